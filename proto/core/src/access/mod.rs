@@ -1,0 +1,1 @@
+//! Who may do what: one verdict, asked for every request.

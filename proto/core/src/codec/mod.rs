@@ -1,0 +1,1 @@
+//! Bytes of records, commands and what is sent between replicas.

@@ -1,0 +1,54 @@
+//! Every bound in one place, with what happens when it is reached.
+
+/// Bytes of file data in one chunk. Longer writes become several chunks.
+pub const MAX_CHUNK: u32 = 4 << 20;
+/// Bytes under one checksum.
+pub const BLOCK: u32 = 4096;
+/// Bytes of file data kept inside an extent record. More goes into a chunk.
+pub const MAX_INLINE: u32 = 4096;
+/// Length of one extent; longer stretches are several extents, so that any span touches few of them.
+pub const MAX_EXTENT: u64 = MAX_CHUNK as u64;
+/// Bytes of one name in a directory: `ENAMETOOLONG` beyond.
+pub const MAX_NAME: usize = 255;
+/// Bytes of a symbolic link's target: `ENAMETOOLONG` beyond.
+pub const MAX_SYMLINK: usize = 4095;
+/// Hard links of one file: `EMLINK` beyond.
+pub const MAX_LINKS: u32 = 65_000;
+/// Size of a file in bytes: `EFBIG` beyond.
+pub const MAX_FILE: u64 = 1 << 50;
+/// Depth of a directory tree, walked by the loop check of rename: `ELOOP` beyond.
+pub const MAX_DEPTH: u32 = 4096;
+/// Bytes of an extended attribute's name (Linux): `ERANGE` beyond.
+pub const MAX_XATTR_NAME: usize = 255;
+/// Bytes of an extended attribute's value (Linux): `E2BIG` beyond.
+pub const MAX_XATTR_VALUE: usize = 65_536;
+/// Bytes of all names that listxattr returns for one inode (Linux): `ENOSPC` when a set would exceed it.
+pub const MAX_XATTR_LIST: usize = 65_536;
+/// Extents in one commit. The client cuts longer lists into several commits.
+pub const MAX_COMMIT_EXTENTS: usize = 512;
+/// Records one command changes at the most. What would exceed it is cut in one record and finished in steps.
+pub const MAX_CHANGES: usize = 4096;
+/// Records one background step removes.
+pub const STEP_RECORDS: usize = 1024;
+/// Entries in one answer to a readdir.
+pub const MAX_READDIR: u32 = 4096;
+/// Extents in one answer to a map query.
+pub const MAX_MAP: u32 = 4096;
+/// Requests of one session in flight or unacknowledged. Beyond it the server answers `WindowFull`.
+pub const MAX_WINDOW: u64 = 1024;
+/// Supplementary groups in an envelope; further ones are refused.
+pub const MAX_GIDS: usize = 1024;
+/// Bytes of one encoded command: `TooLarge` beyond.
+pub const MAX_COMMAND: usize = 4 << 20;
+/// Bytes of one gRPC message: refused by the transport beyond.
+pub const MAX_MESSAGE: usize = 8 << 20;
+/// Seconds a leader's time may run ahead of its followers'.
+pub const MAX_TIME_AHEAD_S: u64 = 5;
+/// Largest replication factor.
+pub const MAX_REPLICATION: u8 = 3;
+/// Placement groups made for each replication factor.
+pub const PGS_PER_FACTOR: u32 = 16;
+/// Voters of a meta group at the most; further meta nodes hold no replica of it.
+pub const MAX_VOTERS: usize = 5;
+/// Client ids handed out in one call at the most.
+pub const MAX_CLIENT_IDS: u32 = 1024;

@@ -1,0 +1,31 @@
+//! Background work in bounded pieces, proposed by the leader and finished by whoever leads.
+
+use crate::ids::{Ino, VolumeId};
+
+/// One piece of background work. `Stepped`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Removes up to [`crate::limits::STEP_RECORDS`] records of an orphan that no session claims; its inode goes last.
+    ReapOrphan {
+        /// In which volume.
+        volume: VolumeId,
+        /// Which.
+        ino: Ino,
+    },
+    /// Removes up to [`crate::limits::STEP_RECORDS`] extents that a truncation cut off.
+    FinishCut {
+        /// In which volume.
+        volume: VolumeId,
+        /// Of which file.
+        ino: Ino,
+    },
+}
+
+/// Work that waits in a group's records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PendingSteps {
+    /// Inodes without a name; each may be reaped once no session claims it.
+    pub orphans: Vec<(VolumeId, Ino)>,
+    /// Files with extents beyond a cut, or of an earlier map generation.
+    pub cuts: Vec<(VolumeId, Ino)>,
+}

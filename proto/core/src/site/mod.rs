@@ -1,0 +1,230 @@
+//! What the system group keeps: nodes, groups, volumes, spaces, placement, client ids.
+
+pub mod plan;
+
+use crate::ids::{
+    GroupId, Incarnation, NodeId, PgEpoch, PgId, ReplicaId, SiteId, SlotId, SpaceId, TenantId, ViewId, VolumeId,
+};
+use crate::time::Timestamp;
+
+/// A change of what the system group keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SiteCommand {
+    /// The first entry of a site: its id, its first node, its groups (all on that node), the root volume.
+    Init {
+        /// The site.
+        site: SiteId,
+        /// What people call it.
+        name: String,
+        /// How many meta groups for volumes, 1..=n.
+        groups: u32,
+        /// Its first node, which gets id 1.
+        first: NodeJoin,
+    },
+    /// A data folder asks in. The same incarnation gets the same id again. `Joined`.
+    Join(NodeJoin),
+    /// A node's address or roles changed (it was restarted with another configuration). `Done`.
+    UpdateNode {
+        /// Which life of which node.
+        replica: ReplicaId,
+        /// Its address now, `host:port`.
+        addr: String,
+    },
+    /// Nodes came or went. `Done`.
+    NodeStatus {
+        /// New status of each.
+        changes: Vec<(NodeId, NodeStatus)>,
+    },
+    /// Who should hold replicas of a group. `Done`.
+    SetGroup {
+        /// Which.
+        group: GroupId,
+        /// All of them.
+        replicas: Vec<ReplicaId>,
+    },
+    /// New or changed placement groups. Each must have an epoch one above the record's (1 for a new one), else the
+    /// whole command is refused. `Done`.
+    SetPgs {
+        /// The new records.
+        pgs: Vec<Pg>,
+    },
+    /// Names a new volume. Its group makes its records next, then [`SiteCommand::VolumeReady`]. Repeating it with the
+    /// same token gives the same volume. `Volume`.
+    CreateVolume {
+        /// Unique in the site.
+        name: String,
+        /// Copies of each chunk, 1 to 3.
+        replication: u8,
+        /// Random number of the asker.
+        token: u64,
+        /// Whose.
+        tenant: TenantId,
+    },
+    /// The volume's records are there. `Done`.
+    VolumeReady {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// Hands out client ids. `ClientIds`.
+    ClientIds {
+        /// How many.
+        count: u32,
+    },
+}
+
+/// What came of a [`SiteCommand`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SiteOutcome {
+    /// Done.
+    Done,
+    /// The node's id and the site's.
+    Joined {
+        /// The node.
+        node: NodeId,
+        /// The site.
+        site: SiteId,
+    },
+    /// The volume as recorded.
+    Volume(Volume),
+    /// Counters `first..first + count` are the caller's.
+    ClientIds {
+        /// The site.
+        site: SiteId,
+        /// First counter.
+        first: u64,
+        /// How many.
+        count: u32,
+    },
+}
+
+/// What a data folder says when it asks in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeJoin {
+    /// The life of the folder.
+    pub incarnation: Incarnation,
+    /// Where its node answers, `host:port`.
+    pub addr: String,
+    /// Holds meta replicas.
+    pub meta: bool,
+    /// Holds chunks.
+    pub chunk: bool,
+}
+
+/// A node of the site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// The life of its data folder.
+    pub incarnation: Incarnation,
+    /// Where it answers, `host:port`.
+    pub addr: String,
+    /// Holds meta replicas.
+    pub meta: bool,
+    /// Holds chunks.
+    pub chunk: bool,
+    /// Whether it is there.
+    pub status: NodeStatus,
+}
+
+/// Whether a node is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeStatus {
+    /// It sends heartbeats.
+    Up,
+    /// Its lease ran out without one.
+    Away,
+    /// It sends heartbeats but takes no new chunks: its disk is full.
+    Full,
+}
+
+/// A meta group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its id.
+    pub id: GroupId,
+    /// Who should hold replicas of it. Membership of the Raft group follows.
+    pub replicas: Vec<ReplicaId>,
+}
+
+/// A volume as the site knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its name, unique in the site.
+    pub name: String,
+    /// Its space.
+    pub space: SpaceId,
+    /// The group its space lives in.
+    pub group: GroupId,
+    /// The slot that holds it.
+    pub slot: SlotId,
+    /// The high bits of its inode numbers on mounts.
+    pub view: ViewId,
+    /// Copies of each chunk.
+    pub replication: u8,
+    /// Whose.
+    pub tenant: TenantId,
+    /// When it was named.
+    pub created: Timestamp,
+    /// Whether its records are there.
+    pub ready: bool,
+    /// The asker's random number.
+    pub token: u64,
+}
+
+/// The root volume's name: what `weft mount` shows, with the other volumes at junctions in it.
+pub const ROOT_VOLUME: &str = "root";
+
+/// A placement group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pg {
+    /// Its id.
+    pub id: PgId,
+    /// For volumes with this replication factor.
+    pub factor: u8,
+    /// Version of the member list.
+    pub epoch: PgEpoch,
+    /// Chunk servers that hold its chunks; in order, the first serving one is asked first.
+    pub members: Vec<PgMember>,
+}
+
+/// One chunk server in a placement group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PgMember {
+    /// The server.
+    pub replica: ReplicaId,
+    /// What it can be counted on for.
+    pub state: MemberState,
+}
+
+/// What a member of a placement group can be counted on for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// Has every chunk of the group and takes new ones.
+    Serving,
+    /// Not there; writes go on without it.
+    Away,
+    /// Was away: takes new chunks, but lacks some that were written meanwhile.
+    Behind,
+}
+
+/// The whole of it, as nodes and clients hold it: a small site fits into one message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteMap {
+    /// Rises with every change; a larger one is newer.
+    pub version: u64,
+    /// The site.
+    pub site: SiteId,
+    /// What people call it.
+    pub name: String,
+    /// By id.
+    pub nodes: Vec<Node>,
+    /// By id.
+    pub groups: Vec<Group>,
+    /// By id.
+    pub volumes: Vec<Volume>,
+    /// By id.
+    pub pgs: Vec<Pg>,
+}

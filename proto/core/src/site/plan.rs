@@ -1,0 +1,1 @@
+//! What should change in a site, given how it is and who is there.
