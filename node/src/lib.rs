@@ -1,1 +1,8 @@
-//! node
+//! A Weft node: it acts on what `weft-core` decides.
+//!
+//! `meta/` replicates groups of records with Raft, `chunk/` keeps file bytes, `records/` and `disk/` are what they
+//! stand on, `site/` joins the node to its site. Everything outside is reached through [`parts`].
+
+pub mod chunk;
+pub mod parts;
+pub mod records;

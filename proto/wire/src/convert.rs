@@ -1,0 +1,1 @@
+//! Wire messages to core types and back.
