@@ -4,5 +4,7 @@
 //! stand on, `site/` joins the node to its site. Everything outside is reached through [`parts`].
 
 pub mod chunk;
+pub mod identity;
 pub mod parts;
 pub mod records;
+pub mod site;
