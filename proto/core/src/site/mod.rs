@@ -18,6 +18,8 @@ pub enum SiteCommand {
         name: String,
         /// How many meta groups for volumes, 1..=n.
         groups: u32,
+        /// Copies of each chunk of the root volume, 1 to 3.
+        replication: u8,
         /// Its first node, which gets id 1.
         first: NodeJoin,
     },
