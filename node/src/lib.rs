@@ -7,4 +7,5 @@ pub mod chunk;
 pub mod identity;
 pub mod parts;
 pub mod records;
+pub mod settings;
 pub mod site;

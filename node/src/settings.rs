@@ -1,0 +1,305 @@
+//! What an operator can set. Settings are data: they can be printed, read back and compared. Every one says its unit,
+//! its default and when to touch it; the same words are the documentation of the Rust field and of the TOML file.
+
+mod file;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Why settings can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The file can't be read.
+    #[error("read settings {file}: {why}")]
+    Read {
+        /// Which.
+        file: String,
+        /// Why not.
+        why: String,
+    },
+    /// The text is not TOML, or a value is of the wrong kind.
+    #[error("{file} line {line}: {why}")]
+    Syntax {
+        /// Where.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// A key that means nothing.
+    #[error("unknown key {key} in {file} line {line}{}", did_you_mean(.nearest))]
+    UnknownKey {
+        /// The key, with its table: `raft.hartbeat_ms`.
+        key: String,
+        /// Where.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// What was probably meant.
+        nearest: Option<String>,
+    },
+    /// A value makes no sense.
+    #[error("setting {key} in {file}: {why}")]
+    Invalid {
+        /// The key, with its table.
+        key: String,
+        /// Where the settings come from.
+        file: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|key| format!(": did you mean {key}?")).unwrap_or_default()
+}
+
+/// Defines a struct of settings, its defaults, and the words about each key from the same doc comments.
+macro_rules! settings {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name {
+            $($(#[doc = $doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $name { $($field: $default,)* }
+            }
+        }
+
+        impl $name {
+            const KEYS: &[file::Key] = &[$(file::Key { name: stringify!($field), about: &[$($doc),*] },)*];
+        }
+    };
+}
+
+settings! {
+    /// Settings of one node.
+    Settings {
+        /// The data folder: identity, logs, records, chunks. Default "weft-data" in the current folder. One folder
+        /// belongs to one node for ever; put it on the disk that should hold the data.
+        data: PathBuf = PathBuf::from("weft-data"),
+        /// Address and port to listen on for other nodes and clients, `host:port`; port 0 takes any free one.
+        /// Default "127.0.0.1:7400". Without certificates, keep it on a network you trust.
+        listen: String = "127.0.0.1:7400".into(),
+        /// Address at which others reach this node, `host:port`. Default empty: the same as `listen`. Set it when
+        /// `listen` is 0.0.0.0 or the node sits behind a port mapping.
+        advertise: String = String::new(),
+        /// Address of the HTTP port with /metrics and /healthz, `host:port`. Default "127.0.0.1:7401"; empty
+        /// switches it off.
+        http: String = "127.0.0.1:7401".into(),
+        /// Whether the node holds replicas of metadata groups. Default true. Set it to false on nodes added for
+        /// space alone.
+        meta: bool = true,
+        /// Whether the node holds chunks of file data. Default true.
+        chunk: bool = true,
+        /// Addresses of other nodes of the site, `host:port`, asked when the folder remembers none that answers.
+        /// Default empty: the folder remembers the site map by itself. Set it when nodes changed their addresses
+        /// while this one was down.
+        peers: Vec<String> = Vec::new(),
+        /// Where metadata records are kept: "fjall" (default) or "sled" on disk, "memory" for tests (rebuilt from
+        /// the log at each start). Touch it only on an empty folder.
+        record_store: RecordStoreKind = RecordStoreKind::Fjall,
+        /// Milliseconds between heartbeats of this node to the site. Default 500; at most a third of `lease_ms`.
+        heartbeat_ms: u64 = 500,
+        /// Milliseconds for which a heartbeat lets a chunk server acknowledge writes. A silent node is called away
+        /// after it and 10 %. Default 3000. Longer: slower failover; shorter: nodes under load are called away.
+        /// The same on all nodes of a site.
+        lease_ms: u64 = 3000,
+        /// Requests that one connection may have in progress at a time; further ones wait. Default 512.
+        requests_per_connection: usize = 512,
+        /// Raft: replication of metadata.
+        raft: RaftSettings = RaftSettings::default(),
+        /// The record store below the metadata.
+        records: RecordSettings = RecordSettings::default(),
+        /// The chunk server.
+        chunks: ChunkSettings = ChunkSettings::default(),
+    }
+}
+
+settings! {
+    /// Replication of metadata.
+    RaftSettings {
+        /// Milliseconds between heartbeats of a group's leader. Default 150. The same on all nodes of a site.
+        heartbeat_ms: u64 = 150,
+        /// Shortest wait in milliseconds for a leader before an election. Default 600; at least three heartbeats.
+        election_min_ms: u64 = 600,
+        /// Longest wait in milliseconds for a leader before an election. Default 1200. Raise both where the network
+        /// between the nodes is slow.
+        election_max_ms: u64 = 1200,
+        /// Entries between two snapshot points of a group; the log before one is given back. Default 50000.
+        /// Lower: less log on disk and a shorter start; higher: fewer flushes of the record store.
+        snapshot_every: u64 = 50_000,
+        /// Entries kept behind a snapshot point, so that a replica that lags a little needs no snapshot.
+        /// Default 10000.
+        keep_logs: u64 = 10_000,
+        /// Entries in one message to a follower at the most. Default 512.
+        max_batch: u64 = 512,
+        /// MiB of recent log entries of all groups kept in memory. Default 32.
+        cache_mib: u64 = 32,
+        /// Milliseconds between two heartbeats of a session that clients are asked for. Default 2000.
+        keepalive_ms: u64 = 2000,
+    }
+}
+
+settings! {
+    /// The record store below the metadata.
+    RecordSettings {
+        /// MiB of memory for the store's block cache. Default 64. Raise it when the metadata no longer fits and
+        /// the disk is read for stat and readdir.
+        cache_mib: u64 = 64,
+        /// MiB of hot records kept before the store. Default 32.
+        hot_mib: u64 = 32,
+    }
+}
+
+settings! {
+    /// The chunk server.
+    ChunkSettings {
+        /// MiB of one segment file. Default 64. Only new segments are affected.
+        segment_mib: u64 = 64,
+        /// MiB left free on the disk: below it the server takes no new chunks and says it is full. Default 512.
+        reserve_mib: u64 = 512,
+        /// MiB of memory for the chunk index's cache. Default 64.
+        index_cache_mib: u64 = 64,
+        /// Puts in progress at a time; further ones are told to come again. Default 64 (of at most 4 MiB each).
+        max_puts: usize = 64,
+        /// MiB per second for copying chunks to a server that was away. Default 200; 0: no limit.
+        catch_up_mib_s: u64 = 200,
+    }
+}
+
+/// Which record store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordStoreKind {
+    /// Log-structured, the default.
+    #[default]
+    Fjall,
+    /// B-tree like.
+    Sled,
+    /// In memory.
+    Memory,
+}
+
+impl Settings {
+    /// Reads settings from a TOML file.
+    ///
+    /// # Errors
+    /// The file can't be read, is not TOML, has an unknown key or a value that makes no sense.
+    pub fn load(path: &Path) -> Result<Settings, SettingsError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| SettingsError::Read { file: file.clone(), why: error.to_string() })?;
+        Settings::parse(&text, &file)
+    }
+
+    /// Reads settings from TOML text; `file` is what errors call it.
+    ///
+    /// # Errors
+    /// It is not TOML, has an unknown key or a value that makes no sense.
+    pub fn parse(text: &str, file: &str) -> Result<Settings, SettingsError> {
+        let settings = file::parse(text, file)?;
+        settings.check(file)?;
+        Ok(settings)
+    }
+
+    /// The settings as TOML, each with its words. Reading it back gives the same settings.
+    pub fn documented_toml(&self) -> String {
+        file::print(self)
+    }
+
+    /// Checks what types can't say; `file` is what errors call the source.
+    ///
+    /// # Errors
+    /// A value makes no sense.
+    pub fn check(&self, file: &str) -> Result<(), SettingsError> {
+        let refuse =
+            |key: &str, why: String| Err(SettingsError::Invalid { key: key.to_string(), file: file.to_string(), why });
+        if self.data.as_os_str().is_empty() {
+            return refuse("data", "no folder is named".into());
+        }
+        for (key, addr) in [("listen", &self.listen), ("advertise", &self.advertise), ("http", &self.http)] {
+            if key != "listen" && addr.is_empty() {
+                continue;
+            }
+            if let Err(why) = check_addr(addr) {
+                return refuse(key, why);
+            }
+        }
+        for peer in &self.peers {
+            if let Err(why) = check_addr(peer) {
+                return refuse("peers", why);
+            }
+        }
+        if self.advertise.is_empty() && ["0.0.0.0", "[::]"].iter().any(|any| self.listen.starts_with(any)) {
+            return refuse("advertise", format!("needed, since others can't reach {}", self.listen));
+        }
+        if !self.meta && !self.chunk {
+            return refuse("meta", "a node needs a role: meta, chunk or both".into());
+        }
+        if self.heartbeat_ms == 0 || self.lease_ms < 3 * self.heartbeat_ms {
+            return refuse(
+                "lease_ms",
+                format!("{} is less than three heartbeats of {} ms", self.lease_ms, self.heartbeat_ms),
+            );
+        }
+        let raft = &self.raft;
+        if raft.heartbeat_ms == 0 || raft.election_min_ms < 3 * raft.heartbeat_ms {
+            return refuse(
+                "raft.election_min_ms",
+                format!("{} is less than three heartbeats of {} ms", raft.election_min_ms, raft.heartbeat_ms),
+            );
+        }
+        if raft.election_max_ms <= raft.election_min_ms {
+            return refuse(
+                "raft.election_max_ms",
+                format!("{} is not above election_min_ms {}", raft.election_max_ms, raft.election_min_ms),
+            );
+        }
+        if self.chunks.segment_mib < 8 || self.chunks.segment_mib > 4096 {
+            return refuse("chunks.segment_mib", format!("{} is not within 8 to 4096", self.chunks.segment_mib));
+        }
+        for (key, value) in [
+            ("requests_per_connection", self.requests_per_connection as u64),
+            ("raft.snapshot_every", raft.snapshot_every),
+            ("raft.max_batch", raft.max_batch),
+            ("raft.keepalive_ms", raft.keepalive_ms),
+            ("chunks.max_puts", self.chunks.max_puts as u64),
+        ] {
+            if value == 0 {
+                return refuse(key, "0 makes no sense here".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Where others reach a node that really listens on `bound`.
+    pub fn advertised(&self, bound: &str) -> String {
+        if self.advertise.is_empty() { bound.to_string() } else { self.advertise.clone() }
+    }
+}
+
+/// An address is `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
+fn check_addr(addr: &str) -> Result<(), String> {
+    let Some((host, port)) = addr.rsplit_once(':') else {
+        return Err(format!("{addr:?} is not host:port"));
+    };
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bad_host = match bare {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_err(),
+        None => host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == ':' || c == '/'),
+    };
+    if bad_host || port.parse::<u16>().is_err() {
+        return Err(format!("{addr:?} is not host:port"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
