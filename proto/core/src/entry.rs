@@ -78,6 +78,15 @@ pub enum Command {
     },
     /// Makes a volume's records in its group. Repeating it changes nothing.
     AttachVolume(AttachVolume),
+    /// Sets a volume's limits; 0 is none. What is there already stays, even above them. `Done`.
+    SetQuota {
+        /// The volume.
+        volume: VolumeId,
+        /// Most bytes that extents may hold.
+        max_bytes: u64,
+        /// Most inodes.
+        max_inodes: u64,
+    },
     /// A client's change of a volume's namespace.
     Op {
         /// The volume.

@@ -52,3 +52,11 @@ pub const PGS_PER_FACTOR: u32 = 16;
 pub const MAX_VOTERS: usize = 5;
 /// Client ids handed out in one call at the most.
 pub const MAX_CLIENT_IDS: u32 = 1024;
+/// Placement groups of one replication factor at the most; a node that joins later leads none of its own.
+pub const MAX_PGS_PER_FACTOR: u32 = 256;
+/// Bytes that one fallocate reserves at the most: `ENOSPC` beyond.
+pub const MAX_RESERVE: u64 = 256 << 30;
+/// Extents of a file that a truncation removes at once; more are left to steps.
+pub const MAX_CUT_NOW: usize = 512;
+/// Pieces of the source's map that one copy-range shares; what is left is the caller's to ask for again.
+pub const MAX_COPY_PIECES: usize = 512;

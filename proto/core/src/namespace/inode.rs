@@ -39,7 +39,7 @@ pub struct Inode {
     pub nlink: u32,
     /// Bytes to its end; for a symlink the target's length; for a directory the number of its entries.
     pub size: u64,
-    /// Bytes that extents of the present map hold.
+    /// Bytes that extent records of the present generation hold, with those beyond a cut until a step removes them.
     pub allocated: u64,
     /// Device number of a device, as `makedev` packs it.
     pub rdev: u32,
@@ -51,6 +51,8 @@ pub struct Inode {
     pub ctime: Timestamp,
     /// Creation.
     pub btime: Timestamp,
+    /// Bytes that listxattr would return to the superuser, a NUL after each name.
+    pub xattr_list: u32,
     /// Map generation: extents of another one are gone. Rises when a file is cut to nothing.
     pub generation: u32,
     /// Extents of the present generation beyond this byte are gone, though a step has yet to remove them.

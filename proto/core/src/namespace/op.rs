@@ -28,8 +28,9 @@ pub enum Op {
     Rename { parent: Ino, name: Name, new_parent: Ino, new_name: Name, mode: RenameMode },
     /// Sets attributes. `Attr`.
     Setattr { ino: Ino, set: SetAttr },
-    /// Sets the size, and attributes with it. `Attr`.
-    Truncate { ino: Ino, size: u64, set: SetAttr },
+    /// Sets the size, and attributes with it. `opened`: the caller holds the file open for writing (ftruncate, or an
+    /// open with `O_TRUNC`), so the check was made at open and mode bits are not asked again. `Attr`.
+    Truncate { ino: Ino, size: u64, set: SetAttr, opened: bool },
     /// Puts written data into a file's map: later extents of the list lie over earlier ones. `Attr`.
     Commit(Commit),
     /// Reserves, punches or zeroes a span. `Attr`.

@@ -1,6 +1,6 @@
 //! Background work in bounded pieces, proposed by the leader and finished by whoever leads.
 
-use crate::ids::{Ino, VolumeId};
+use crate::ids::{ChunkId, Ino, SpaceId, VolumeId};
 
 /// One piece of background work. `Stepped`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,14 @@ pub enum Step {
         volume: VolumeId,
         /// Of which file.
         ino: Ino,
+    },
+    /// Forgets freed chunks that all members of their placement groups have deleted. Those whose uploader's session
+    /// has not ended stay, so that they can't be named again. At most [`crate::limits::STEP_RECORDS`].
+    ForgetFreed {
+        /// In which space.
+        space: SpaceId,
+        /// Which.
+        chunks: Vec<ChunkId>,
     },
 }
 

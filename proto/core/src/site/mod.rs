@@ -10,7 +10,8 @@ use crate::time::Timestamp;
 /// A change of what the system group keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SiteCommand {
-    /// The first entry of a site: its id, its first node, its groups (all on that node), the root volume.
+    /// The first entry of a site: its id, its first node, its groups (all on that node), the root volume (not ready).
+    /// Repeating it changes nothing. `Joined`.
     Init {
         /// The site.
         site: SiteId,
