@@ -4,7 +4,9 @@
 //! stand on, `site/` joins the node to its site. Everything outside is reached through [`parts`].
 
 pub mod chunk;
+pub mod http;
 pub mod identity;
+pub mod metrics;
 pub mod parts;
 pub mod records;
 pub mod settings;
