@@ -1,0 +1,106 @@
+//! What a client asks of nodes, as calls on addresses: gRPC in programs, a machine in memory in tests. Each call is one
+//! attempt at one node; whether and where to try again is decided above.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use weft_core::entry::Cred;
+use weft_core::ids::{ChunkId, ClientId, GroupId, Ino, PgEpoch, PgId, Seq, SpaceId, VolumeId};
+use weft_core::namespace::op::Op;
+use weft_core::namespace::outcome::Outcome;
+use weft_core::namespace::query::{Answer, Query};
+use weft_core::refusal::Refusal;
+use weft_core::site::SiteMap;
+
+use crate::status::NodeReport;
+
+/// What rides along with every call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) client: ClientId,
+    pub(crate) space: SpaceId,
+    /// 0 for questions.
+    pub(crate) seq: Seq,
+    pub(crate) acked_below: Seq,
+    pub(crate) cred: Cred,
+    pub(crate) map_version: u64,
+    /// How long this attempt waits.
+    pub(crate) wait: Duration,
+}
+
+/// A chunk to store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PutChunk {
+    pub(crate) chunk: ChunkId,
+    pub(crate) pg: PgId,
+    pub(crate) epoch: PgEpoch,
+    pub(crate) data: Bytes,
+    pub(crate) sums: Vec<u32>,
+}
+
+/// Bytes of a chunk to fetch; `offset` lies on a block boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GetChunk {
+    pub(crate) chunk: ChunkId,
+    pub(crate) pg: PgId,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+}
+
+/// Whole blocks of a chunk with their sums, not checked yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) offset: u32,
+    pub(crate) data: Bytes,
+    pub(crate) sums: Vec<u32>,
+}
+
+/// A volume to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NewVolume {
+    pub(crate) name: String,
+    pub(crate) replication: u8,
+    pub(crate) token: u64,
+}
+
+/// One attempt at the node of an address. A transport's failure or time-out is [`Refusal::Unknown`].
+#[async_trait::async_trait]
+pub(crate) trait Servers: Send + Sync + 'static {
+    /// The site map, `None` if `have` is as new.
+    async fn map(&self, addr: &str, call: Call, have: u64) -> Result<Option<SiteMap>, Refusal>;
+    /// A new client id.
+    async fn client_id(&self, addr: &str, call: Call) -> Result<ClientId, Refusal>;
+    async fn create_volume(&self, addr: &str, call: Call, new: NewVolume) -> Result<VolumeId, Refusal>;
+    async fn node_status(&self, addr: &str, call: Call) -> Result<NodeReport, Refusal>;
+    async fn apply(
+        &self,
+        addr: &str,
+        call: Call,
+        group: GroupId,
+        volume: VolumeId,
+        op: &Op,
+    ) -> Result<Outcome, Refusal>;
+    async fn query(
+        &self,
+        addr: &str,
+        call: Call,
+        group: GroupId,
+        volume: VolumeId,
+        query: &Query,
+    ) -> Result<Answer, Refusal>;
+    /// How often to send a keep-alive.
+    async fn open_session(&self, addr: &str, call: Call, group: GroupId) -> Result<Duration, Refusal>;
+    async fn end_session(&self, addr: &str, call: Call, group: GroupId) -> Result<(), Refusal>;
+    /// Takes the inodes that are not open here, of those asked about last time; returns those asked about now.
+    async fn keep_alive(
+        &self,
+        addr: &str,
+        call: Call,
+        group: GroupId,
+        not_open: Vec<(VolumeId, Ino)>,
+    ) -> Result<Vec<(VolumeId, Ino)>, Refusal>;
+    /// Stores a chunk on all members; how many copies are on media.
+    async fn put(&self, addr: &str, call: Call, put: PutChunk) -> Result<u32, Refusal>;
+    /// Blocks that cover what was asked, in order.
+    async fn get(&self, addr: &str, call: Call, get: GetChunk) -> Result<Vec<Piece>, Refusal>;
+}

@@ -1,0 +1,57 @@
+//! What a node says of itself.
+
+use weft_core::ids::{GroupId, Incarnation, NodeId};
+
+/// What a node knows of itself and of the groups it is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Its id.
+    pub node: NodeId,
+    /// The life of its data folder.
+    pub incarnation: Incarnation,
+    /// The version of its program.
+    pub version: String,
+    /// The meta groups of which it holds a replica.
+    pub groups: Vec<GroupReport>,
+    /// Bytes of the disk under its chunks.
+    pub total_bytes: u64,
+    /// Of these, free.
+    pub free_bytes: u64,
+    /// Bytes its chunks take.
+    pub chunk_bytes: u64,
+    /// How many chunks it holds.
+    pub chunks: u64,
+    /// For how long it may still acknowledge chunks without another heartbeat, in milliseconds.
+    pub lease_left_ms: u32,
+    /// The version of its site map.
+    pub map_version: u64,
+    /// How long it has been running, in milliseconds.
+    pub uptime_ms: u64,
+}
+
+/// One replica of a meta group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupReport {
+    /// The group.
+    pub group: GroupId,
+    /// Whether this replica leads it.
+    pub leader: bool,
+    /// Who leads it as far as this node knows.
+    pub leader_node: Option<NodeId>,
+    /// Raft term.
+    pub term: u64,
+    /// Index of the last log entry here.
+    pub last_log: u64,
+    /// Index of the last entry known to be committed.
+    pub committed: u64,
+    /// Index of the last entry applied.
+    pub applied: u64,
+    /// Voting nodes.
+    pub voters: Vec<NodeId>,
+    /// Learning nodes.
+    pub learners: Vec<NodeId>,
+    /// Last log index of the newest snapshot.
+    pub snapshot: u64,
+    /// Up to where the log was purged.
+    pub purged: u64,
+}
