@@ -228,7 +228,7 @@ impl Volume {
 
     /// Sets the size, and attributes with it.
     pub async fn truncate(&self, cred: &Cred, ino: Ino, size: u64, set: SetAttr) -> Result<Attr> {
-        self.attr(cred, Op::Truncate { ino, size, set }).await
+        self.attr(cred, Op::Truncate { ino, size, set, opened: false }).await
     }
 
     /// Reserves, punches or zeroes a span.
