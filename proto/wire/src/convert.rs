@@ -1,1 +1,0 @@
-//! Wire messages to core types and back.
