@@ -11,6 +11,8 @@ mod envelope;
 mod extent;
 mod ids;
 mod query;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{ParsedApply, apply_reply, apply_request, parse_apply, parse_apply_reply};
 pub use attr::{attr, parse_attr, parse_time, time};
