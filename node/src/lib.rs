@@ -4,10 +4,12 @@
 //! stand on, `site/` joins the node to its site. Everything outside is reached through [`parts`].
 
 pub mod chunk;
+pub mod disk;
 pub mod http;
 pub mod identity;
 pub mod metrics;
 pub mod parts;
+pub mod real;
 pub mod records;
 pub mod settings;
 pub mod site;
