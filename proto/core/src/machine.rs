@@ -1,9 +1,10 @@
 //! The state machine of a group: one entry in, one reply and the changed records out.
 
 use crate::entry::{Cred, Entry};
-use crate::ids::{GroupId, VolumeId};
+use crate::ids::{ClientId, GroupId, SpaceId, VolumeId};
 use crate::namespace::outcome::Outcome;
 use crate::namespace::query::{Answer, Query};
+use crate::namespace::step::PendingSteps;
 use crate::refusal::Refusal;
 use crate::view::{Changes, View, ViewError};
 
@@ -36,5 +37,32 @@ pub fn query(
     query: &Query,
 ) -> Result<Result<Answer, Refusal>, ViewError> {
     let _ = (view, volume, cred, query);
+    unimplemented!("replaced by the namespace work")
+}
+
+/// Whether a session is open in this group: `NoSession` or `SessionEnded` if not.
+///
+/// # Errors
+/// The store failed; the replica must stop using it.
+pub fn session(view: &dyn View, client: ClientId, space: SpaceId) -> Result<Result<(), Refusal>, ViewError> {
+    let _ = (view, client, space);
+    unimplemented!("replaced by the namespace work")
+}
+
+/// All open sessions of this group, in order.
+///
+/// # Errors
+/// The store failed; the replica must stop using it.
+pub fn sessions(view: &dyn View) -> Result<Vec<(ClientId, SpaceId)>, ViewError> {
+    let _ = view;
+    unimplemented!("replaced by the namespace work")
+}
+
+/// Background work that waits in this group, at most `limit` of each kind.
+///
+/// # Errors
+/// The store failed; the replica must stop using it.
+pub fn pending(view: &dyn View, limit: usize) -> Result<PendingSteps, ViewError> {
+    let _ = (view, limit);
     unimplemented!("replaced by the namespace work")
 }
