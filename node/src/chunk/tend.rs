@@ -1,0 +1,280 @@
+//! Segments are made ready before they are needed, sealed when they are full, and given back when all they hold is
+//! void: one task, beside the puts.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::books::mark;
+use super::format::{Entry, FIRST_RECORD, PAGE, SegmentHeader, Trailer, decode_table, encode_table, record_len};
+use super::index::{Covered, Place};
+use super::segment;
+use super::store::{Inner, Spare, State};
+use crate::parts::{DiskFile, OpenMode, write_durable};
+
+const EVERY: Duration = Duration::from_secs(1);
+/// Free segments kept for the next use; further ones are removed.
+const MAX_SPARES: usize = 2;
+/// The first segments of a store are small, so that a small store takes little room.
+const SMALL_SEGMENTS: usize = 4;
+const SMALL_SEGMENT: u64 = 16 << 20;
+
+/// Tends the segments until the store is gone.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut looked: Option<Instant> = None;
+    loop {
+        if looked.is_none_or(|looked| looked.elapsed() >= EVERY) {
+            looked = Some(Instant::now());
+            look_at_space(&inner).await;
+        }
+        if inner.state.lock().failed.is_none() {
+            while seal_one(&inner).await || recycle_one(&inner).await {}
+            make_ready(&inner).await;
+        } else {
+            inner.room.notify_waiters();
+        }
+        tokio::select! {
+            biased;
+            () = inner.work.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn look_at_space(inner: &Inner) {
+    match inner.disk.space().await {
+        Ok(space) => inner.state.lock().space = space,
+        Err(error) => tracing::warn!(%error, "ask for the space of the chunks' disk"),
+    }
+}
+
+fn next_len(inner: &Inner, state: &State) -> u64 {
+    let full = inner.settings.segment_bytes.next_multiple_of(PAGE);
+    let quarter = full / 4;
+    if state.segments.len() < SMALL_SEGMENTS && quarter >= SMALL_SEGMENT { quarter } else { full }
+}
+
+/// Makes the next segment ready, if it will be needed soon and the disk has room.
+async fn make_ready(inner: &Inner) {
+    let (number, len) = {
+        let state = &mut *inner.state.lock();
+        let len = next_len(inner, state);
+        let soon = state.active.as_ref().is_none_or(|active| active.at >= active.header.len / 4);
+        if !(soon || state.wanting) || state.spares.iter().any(|spare| spare.file.len() >= len) {
+            return;
+        }
+        let number = state.next_number;
+        state.next_number += 1;
+        (number, len)
+    };
+    let made = make(inner, number, len).await;
+    let full = {
+        let state = &mut *inner.state.lock();
+        let was_full = state.full;
+        state.full = made.is_err();
+        match made {
+            Ok(file) => {
+                state.spares.push_back(Spare { number, file });
+                state.wanting = false;
+            }
+            Err(error) if !was_full => tracing::warn!(%error, "no further segment for chunks can be made"),
+            Err(_) => {}
+        }
+        state.full
+    };
+    inner.room.notify_waiters();
+    if full {
+        punch_dead(inner).await;
+    }
+}
+
+async fn make(inner: &Inner, number: u64, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+    let space = inner.disk.space().await?;
+    inner.state.lock().space = space;
+    if space.free_bytes < inner.settings.reserve_bytes.saturating_add(len) {
+        let why = format!("{} bytes are free, {} are kept free", space.free_bytes, inner.settings.reserve_bytes);
+        return Err(io::Error::new(io::ErrorKind::StorageFull, why));
+    }
+    let path = segment::path(&inner.segments, number);
+    let made = inner.disk.open(&path, OpenMode::Create { len }).await;
+    if made.is_err() {
+        // A half-made file only takes room; if it can't be removed now, the next start does it.
+        let _ = inner.disk.remove(&path).await;
+    }
+    made
+}
+
+/// Writes the table of one segment that took its last record. False if there is none.
+async fn seal_one(inner: &Inner) -> bool {
+    let (header, file, at, entries) = {
+        let state = inner.state.lock();
+        let Some(writing) = state.retired.iter().find(|writing| writing.pending.is_empty()) else { return false };
+        (writing.header, writing.file.clone(), writing.at, writing.entries.clone())
+    };
+    let number = header.life.segment;
+    let sealed = async {
+        write_seal(&*file, &header, at, &entries).await?;
+        let covered = Covered { segment: number, generation: header.life.generation, offset: header.len };
+        inner.index.write(&[], &[covered]).map_err(io::Error::other)
+    };
+    let sealed = sealed.await;
+    let state = &mut *inner.state.lock();
+    match sealed {
+        Ok(()) => {
+            if let Some(known) = state.segments.get_mut(&number) {
+                known.sealed = true;
+                known.puts = entries.iter().filter(|entry| entry.deletes.is_none()).count() as u64;
+            }
+            state.retired.retain(|writing| writing.header.life != header.life);
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, segment = number, "seal a segment");
+            state.failed = Some(format!("seal segment {number}: {error}"));
+            false
+        }
+    }
+}
+
+async fn write_seal(file: &dyn DiskFile, header: &SegmentHeader, at: u64, entries: &[Entry]) -> io::Result<()> {
+    let (table, table_crc) = encode_table(entries, header.life, at);
+    let trailer_at = header.len - PAGE;
+    assert!(at + table.len() as u64 <= trailer_at, "room for the table is kept at every put");
+    let puts = entries.iter().filter(|entry| entry.deletes.is_none());
+    let place = |entry: &Entry| Place { segment: header.life.segment, offset: entry.offset, len: entry.len };
+    let trailer = Trailer {
+        table_at: at,
+        entries: entries.len() as u32,
+        deletions: entries.iter().filter(|entry| entry.deletes.is_some()).count() as u32,
+        digest: puts.clone().fold(0, |sum, entry| sum.wrapping_add(mark(entry.key, place(entry)))),
+        chunks: puts.count() as u64,
+        table_crc,
+    };
+    // In the order of queueing: a trailer on media implies its table.
+    file.write(at, vec![table], Box::new(|_| {}));
+    write_durable(file, trailer_at, vec![trailer.encode(header.life, trailer_at)]).await
+}
+
+/// Frees one segment in which everything is void. Its deletions must have become meaningless too: what they make void
+/// lies in segments that are gone, else a rebuild of the index would bring it back. False if there is none.
+async fn recycle_one(inner: &Inner) -> bool {
+    let (header, spare) = {
+        let state = inner.state.lock();
+        let gone = |&(segment, generation): &(u64, u64), of: u64| {
+            segment == of || state.segments.get(&segment).is_none_or(|known| known.header.life.generation != generation)
+        };
+        let dead = state.segments.iter().find(|&(&number, known)| {
+            known.sealed && state.books.live(number) == 0 && known.deletes_in.iter().all(|target| gone(target, number))
+        });
+        let Some((_, known)) = dead else { return false };
+        let enough = state.spares.iter().filter(|spare| spare.file.len() >= known.header.len).count() >= MAX_SPARES;
+        (known.header, !known.punched && !enough && known.header.len >= next_len(inner, &state))
+    };
+    let number = header.life.segment;
+    let path = segment::path(&inner.segments, number);
+    let freed = async {
+        inner.index.forget(number).map_err(io::Error::other)?;
+        if !spare {
+            inner.disk.remove(&path).await?;
+            return Ok(None);
+        }
+        let file = inner.disk.open(&path, OpenMode::Write).await?;
+        let free = SegmentHeader { sequence: SegmentHeader::FREE, ..header };
+        write_durable(&*file, 0, vec![free.encode()]).await?;
+        Ok::<_, io::Error>(Some(Spare { number, file }))
+    };
+    let freed = freed.await;
+    inner.files.lock().remove(number);
+    let state = &mut *inner.state.lock();
+    match freed {
+        Ok(spare) => {
+            state.segments.remove(&number);
+            state.spares.extend(spare);
+            state.full = false;
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, segment = number, "free a segment");
+            state.failed = Some(format!("free segment {number}: {error}"));
+            false
+        }
+    }
+}
+
+/// The disk is short of room: gives back the space of void chunks inside segments that hold others too.
+async fn punch_dead(inner: &Inner) {
+    loop {
+        let header = {
+            let state = inner.state.lock();
+            let found = state.segments.iter().find(|&(&number, known)| {
+                let live = state.books.live(number);
+                known.sealed && live > 0 && live < known.puts && known.punched_to != live
+            });
+            let Some((_, known)) = found else { return };
+            known.header
+        };
+        let number = header.life.segment;
+        let punched = punch_segment(inner, &header).await;
+        if let Err(error) = &punched {
+            tracing::warn!(%error, segment = number, "give back the space of void chunks");
+        }
+        let state = &mut *inner.state.lock();
+        let live = state.books.live(number);
+        if let Some(known) = state.segments.get_mut(&number) {
+            known.punched = true;
+            known.punched_to = live;
+        }
+    }
+}
+
+async fn punch_segment(inner: &Inner, header: &SegmentHeader) -> io::Result<()> {
+    let number = header.life.segment;
+    let file = inner.disk.open(&segment::path(&inner.segments, number), OpenMode::Write).await?;
+    let Some((_, entries)) = read_table(&*file, header).await? else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its table is damaged"));
+    };
+    for entry in entries.iter().filter(|entry| entry.deletes.is_none()) {
+        let place = Place { segment: number, offset: entry.offset, len: entry.len };
+        let live = inner.index.get(entry.key).map_err(io::Error::other)? == Some(place);
+        // The first page stays: a header costs little and keeps the segment readable record by record.
+        let span = record_len(entry.len) - PAGE;
+        if !live && span > 0 {
+            file.punch(entry.offset + PAGE, span).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The trailer and the table of a sealed segment; `None` if either does not decode.
+pub(crate) async fn read_table(
+    file: &dyn DiskFile,
+    header: &SegmentHeader,
+) -> io::Result<Option<(Trailer, Vec<Entry>)>> {
+    let Some(trailer) = read_trailer(file, header).await? else { return Ok(None) };
+    let end = trailer.table_at.checked_add(trailer.table_bytes() as u64);
+    if trailer.table_at < FIRST_RECORD || end.is_none_or(|end| end > header.len) {
+        return Ok(None);
+    }
+    let table: Bytes = file.read(trailer.table_at, trailer.table_bytes()).await?;
+    let entries = decode_table(&table, header.life, trailer.table_at, trailer.table_crc);
+    Ok(entries.map(|entries| (trailer, entries)))
+}
+
+/// The trailer of a sealed segment; `None` if there is none.
+pub(crate) async fn read_trailer(file: &dyn DiskFile, header: &SegmentHeader) -> io::Result<Option<Trailer>> {
+    if header.len < FIRST_RECORD + PAGE || file.len() < header.len {
+        return Ok(None);
+    }
+    let at = header.len - PAGE;
+    let block = file.read(at, PAGE as usize).await?;
+    match Trailer::decode(&block, header.life, at) {
+        super::format::Found::One(trailer) => Ok(Some(trailer)),
+        super::format::Found::Nothing => Ok(None),
+        super::format::Found::Newer(version) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, format!("trailer of format version {version}")))
+        }
+    }
+}
