@@ -523,6 +523,6 @@ mod tests {
         let header = SegmentHeader { life: LIFE, sequence: 12, len: 1 << 20 };
         assert_eq!(crc32fast::hash(&header.encode()), FIXED_HEADER);
     }
-    const FIXED_RECORD: u32 = 0;
-    const FIXED_HEADER: u32 = 0;
+    const FIXED_RECORD: u32 = 0x946b_af6f;
+    const FIXED_HEADER: u32 = 0x3a67_b7b6;
 }

@@ -3,13 +3,23 @@
 //! `store` keeps chunks on one disk: packed into large recycled segments (`format`, `segment`, `tend`), put into the
 //! index when they are on media (`settle`), found again at a start (`recover`). It never changes a chunk, and never
 //! answers a put before it would survive a crash.
+//!
+//! `service` answers clients: a put is stored here and on the other members (`forward`) and acknowledged only under the
+//! `right` to do so. `catchup` fetches what was written while this server was away. `server` holds it all together.
 
-pub(crate) mod books;
-pub(crate) mod format;
-pub(crate) mod heads;
+mod books;
+mod catchup;
+mod format;
+mod forward;
+mod heads;
 pub mod index;
-pub(crate) mod recover;
-pub(crate) mod segment;
-pub(crate) mod settle;
+mod recover;
+mod right;
+mod segment;
+pub mod server;
+pub mod service;
+mod settle;
 pub mod store;
-pub(crate) mod tend;
+mod tend;
+
+pub use server::{ChunkServer, HeartbeatFacts};

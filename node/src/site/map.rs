@@ -1,6 +1,7 @@
 //! The newest site map this node has seen, shared by everything in the process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use weft_core::ids::{NodeId, PgId};
@@ -36,6 +37,14 @@ impl MapCell {
     /// Sees every later map.
     pub fn watch(&self) -> watch::Receiver<Arc<SiteMap>> {
         self.0.subscribe()
+    }
+
+    /// Waits until a map is as wanted, but not longer than `within`; whether it came.
+    pub async fn watch_until(&self, within: Duration, wanted: impl FnMut(&SiteMap) -> bool) -> bool {
+        let mut wanted = wanted;
+        let mut maps = self.watch();
+        let came = tokio::time::timeout(within, maps.wait_for(|map| wanted(map))).await;
+        matches!(came, Ok(Ok(_)))
     }
 
     /// A node's record.

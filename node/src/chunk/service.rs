@@ -1,0 +1,199 @@
+//! What clients and other chunk servers ask of a chunk server.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::{try_join, try_join_all};
+use futures::stream::{self, Stream, StreamExt};
+use tonic::{Request, Response, Status};
+use weft_core::checksum::first_bad_block;
+use weft_core::ids::{ChunkId, ClientId, PgEpoch, PgId, SpaceId};
+use weft_core::limits::{BLOCK, MAX_CHUNK};
+use weft_core::refusal::Refusal;
+use weft_proto::status::to_status;
+use weft_proto::{PROTOCOL, pb};
+
+use super::forward::forward;
+use super::index::ChunkKey;
+use super::right;
+use super::server::Shared;
+use super::store::{ChunkReader, NewChunk};
+
+/// Bytes of one piece of an answer to a Get.
+pub(crate) const PIECE: u32 = 1 << 20;
+/// Pieces read ahead of the network.
+const AHEAD: usize = 2;
+/// Chunks in one answer to a List at the most.
+const MAX_LIST: usize = 4096;
+/// How long a put waits for the other members, if its caller does not wait less.
+const LONGEST_PUT: Duration = Duration::from_secs(8);
+
+/// What was asked of a chunk server since its start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Chunks stored here on request.
+    pub puts: AtomicU64,
+    /// Their bytes.
+    pub put_bytes: AtomicU64,
+    /// Reads answered.
+    pub gets: AtomicU64,
+    /// Bytes sent in answer.
+    pub get_bytes: AtomicU64,
+    /// Chunks copied here from other members.
+    pub fetched: AtomicU64,
+}
+
+/// The gRPC service.
+#[derive(Clone)]
+pub struct ChunkService(pub(crate) Arc<Shared>);
+
+type Pieces = Pin<Box<dyn Stream<Item = Result<pb::GetPiece, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl pb::chunk_server::Chunk for ChunkService {
+    type GetStream = Pieces;
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutReply>, Status> {
+        let copies = put(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(pb::PutReply { copies }))
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<Pieces>, Status> {
+        let pieces = get(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(pieces))
+    }
+
+    async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListReply>, Status> {
+        let reply = list(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(reply))
+    }
+}
+
+fn envelope(envelope: &Option<pb::Envelope>) -> Result<&pb::Envelope, Refusal> {
+    let envelope = envelope.as_ref().ok_or_else(|| Refusal::Invalid { why: "no envelope".into() })?;
+    match envelope.protocol {
+        PROTOCOL => Ok(envelope),
+        theirs => Err(Refusal::WrongVersion { theirs, ours: PROTOCOL }),
+    }
+}
+
+fn chunk_key(pg: u32, space: u64, chunk: &Option<pb::ChunkRef>) -> Result<ChunkKey, Refusal> {
+    let chunk = chunk.as_ref().ok_or_else(|| Refusal::Invalid { why: "no chunk is named".into() })?;
+    let chunk = ChunkId { client: ClientId(chunk.client), counter: chunk.counter };
+    Ok(ChunkKey { pg: PgId(pg), space: SpaceId(space), chunk })
+}
+
+/// Returns the number of copies on media.
+async fn put(shared: &Shared, mut request: pb::PutRequest) -> Result<u32, Refusal> {
+    let (uploader, deadline_ms) = {
+        let envelope = envelope(&request.envelope)?;
+        (ClientId(envelope.client), envelope.deadline_ms)
+    };
+    shared.right.is_meant(request.to_node, request.to_incarnation)?;
+    let len = request.data.len();
+    if len > MAX_CHUNK as usize {
+        return Err(Refusal::TooLarge { what: "chunk".into(), size: len as u64, limit: MAX_CHUNK.into() });
+    }
+    if len == 0 {
+        return Err(Refusal::Invalid { why: "a chunk without bytes".into() });
+    }
+    let key = chunk_key(request.pg, request.space, &request.chunk)?;
+    let Ok(_permit) = shared.puts.try_acquire() else { return Err(Refusal::Busy { retry_after_ms: 20 }) };
+    if let Some(block) = first_bad_block(key.chunk, 0, &request.data, &request.sums) {
+        return Err(Refusal::BadSum { what: format!("chunk {} as it arrived: block {block}", key.chunk) });
+    }
+    let epoch = PgEpoch(request.pg_epoch);
+    let pg = shared.right.admit(key.pg, epoch).await?;
+    let others: Vec<_> = match request.forward {
+        true => right::live(&pg).map(|member| member.replica).filter(|replica| *replica != shared.replica).collect(),
+        false => Vec::new(),
+    };
+    let copies = 1 + others.len() as u32;
+    let fewest = u32::from(pg.factor.min(2));
+    if request.forward && copies < fewest {
+        let why = format!("placement group {} has {copies} live member, {fewest} are needed", key.pg);
+        return Err(Refusal::MayNotAcknowledge { why });
+    }
+
+    let within = match deadline_ms {
+        0 => LONGEST_PUT,
+        ms => LONGEST_PUT.min(Duration::from_millis(ms.into())),
+    };
+    let sums = if request.forward { request.sums.clone() } else { std::mem::take(&mut request.sums) };
+    let chunk = NewChunk { key, uploader, data: request.data.clone(), sums };
+    let here = async {
+        let stored = tokio::time::timeout(within, shared.store.put(chunk)).await;
+        stored.unwrap_or_else(|_| Err(Refusal::Unknown { why: "the disk did not answer in time".into() }))
+    };
+    let there = try_join_all(others.iter().map(|other| forward(&shared.peers, *other, &request, within)));
+    try_join(here, there).await?;
+    shared.right.check(key.pg, epoch)?;
+    shared.counters.puts.fetch_add(1, Ordering::Relaxed);
+    shared.counters.put_bytes.fetch_add(len as u64, Ordering::Relaxed);
+    Ok(copies)
+}
+
+async fn get(shared: &Arc<Shared>, request: pb::GetRequest) -> Result<Pieces, Refusal> {
+    envelope(&request.envelope)?;
+    let key = chunk_key(request.pg, request.space, &request.chunk)?;
+    let reader = Arc::new(shared.store.reader(key).await?);
+    let (start, end) = match request.offset.checked_add(request.len) {
+        Some(end) if request.len > 0 && end <= reader.chunk_len() => (request.offset / BLOCK * BLOCK, end),
+        _ => {
+            let (offset, len) = (request.offset, request.len);
+            let why = format!("{len} bytes from {offset} of a chunk of {}", reader.chunk_len());
+            return Err(Refusal::Invalid { why });
+        }
+    };
+    shared.counters.gets.fetch_add(1, Ordering::Relaxed);
+    // The first piece is read before the answer begins, so that most refusals are the call's own.
+    let first = piece(shared.clone(), reader.clone(), start, end).await?;
+    let next = start.saturating_add(PIECE);
+    if next >= end {
+        return Ok(Box::pin(stream::once(std::future::ready(Ok(first)))));
+    }
+    let shared = shared.clone();
+    let rest = (next..end).step_by(PIECE as usize);
+    let rest = stream::iter(rest).map(move |at| {
+        let (shared, reader) = (shared.clone(), reader.clone());
+        async move { piece(shared, reader, at, end).await.map_err(|refusal| to_status(&refusal)) }
+    });
+    Ok(Box::pin(stream::once(std::future::ready(Ok(first))).chain(rest.buffered(AHEAD))))
+}
+
+async fn piece(shared: Arc<Shared>, reader: Arc<ChunkReader>, at: u32, end: u32) -> Result<pb::GetPiece, Refusal> {
+    let blocks = reader.read(at, end.min(at.saturating_add(PIECE))).await?;
+    shared.counters.get_bytes.fetch_add(blocks.data.len() as u64, Ordering::Relaxed);
+    Ok(pb::GetPiece {
+        offset: blocks.offset,
+        data: blocks.data,
+        sums: blocks.sums,
+        chunk_len: reader.chunk_len(),
+        uploader: reader.uploader().0,
+    })
+}
+
+async fn list(shared: &Shared, request: pb::ListRequest) -> Result<pb::ListReply, Refusal> {
+    let map_version = envelope(&request.envelope)?.map_version;
+    shared.right.is_meant(request.to_node, request.to_incarnation)?;
+    // With the caller's map adopted here, nothing older is acknowledged any more: the listing misses nothing.
+    shared.right.adopted(map_version).await?;
+    let after = request.after.map(|after| {
+        let chunk = ChunkId { client: ClientId(after.client), counter: after.counter };
+        (SpaceId(request.after_space), chunk)
+    });
+    let limit = match request.limit as usize {
+        0 => MAX_LIST,
+        limit => limit.min(MAX_LIST),
+    };
+    let found = shared.store.list(PgId(request.pg), after, limit)?;
+    let end = found.len() < limit;
+    let chunks = found.into_iter().map(|(key, len)| pb::ListedChunk {
+        space: key.space.0,
+        chunk: Some(pb::ChunkRef { client: key.chunk.client.0, counter: key.chunk.counter }),
+        len,
+    });
+    Ok(pb::ListReply { chunks: chunks.collect(), end })
+}
