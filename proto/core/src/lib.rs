@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod codec;
 pub mod entry;
 pub mod ids;
+pub mod keys;
 pub mod limits;
 pub mod machine;
 pub mod name;

@@ -3,6 +3,7 @@
 //! [`crate::machine::apply`] is the only door for change; one file per operation under `ops/`. [`query`] answers
 //! questions. Nothing here keeps state: everything is in the records of the view.
 
+pub(crate) mod fail;
 pub mod inode;
 pub mod op;
 pub mod outcome;

@@ -1,6 +1,11 @@
 //! What the system group keeps: nodes, groups, volumes, spaces, placement, client ids.
 
+mod apply;
 pub mod plan;
+pub(crate) mod records;
+
+pub(crate) use apply::apply;
+pub use records::map;
 
 use crate::ids::{
     GroupId, Incarnation, NodeId, PgEpoch, PgId, ReplicaId, SiteId, SlotId, SpaceId, TenantId, ViewId, VolumeId,
