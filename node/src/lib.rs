@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod disk;
 pub mod http;
 pub mod identity;
+pub mod meta;
 pub mod metrics;
 pub mod parts;
 pub mod real;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{MemDisk, RealDisk};
-use crate::parts::{Disk, DiskFile, OpenMode, write_durable};
+use crate::parts::{Disk, OpenMode, write_durable};
 
 fn real() -> (tempfile::TempDir, Arc<dyn Disk>) {
     let folder = tempfile::tempdir().unwrap();
