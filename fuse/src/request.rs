@@ -171,6 +171,8 @@ pub struct Opened {
     pub keep_cache: bool,
     /// Closing needs no `Flush`: nothing can be written through it.
     pub no_flush: bool,
+    /// Reads and writes go past the kernel's pages.
+    pub direct: bool,
 }
 
 /// A file made and opened.

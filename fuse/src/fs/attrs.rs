@@ -1,0 +1,79 @@
+//! Attributes: showing and setting them; use of a volume.
+
+use std::time::Duration;
+
+use weft_client::{Attr, SetAttr};
+
+use super::{Answer, State, TRIES};
+use crate::request::{Attributes, HandleId, NodeId, Process, SetAttributes, Statfs};
+
+/// What `df` shows as the size of a volume without a limit.
+const UNLIMITED_BYTES: u64 = 1 << 50;
+const UNLIMITED_INODES: u64 = 1 << 40;
+
+impl State {
+    pub(super) async fn getattr(&self, process: Process, node: NodeId, handle: Option<HandleId>) -> Answer<Attributes> {
+        let place = self.place(node)?;
+        let cred = self.cred(process);
+        let open = handle.and_then(|handle| self.handles.file(handle));
+        let mut left = TRIES;
+        loop {
+            left -= 1;
+            let asked = self.inodes.now();
+            let attr = match &open {
+                Some(open) => open.file.attr().await?,
+                None => place.volume.getattr(&cred, place.ino).await?,
+            };
+            let unchanged = self.inodes.unchanged_since(node, asked);
+            if unchanged || left == 0 {
+                let ttl = if unchanged { self.ttl } else { Duration::ZERO };
+                self.settle(node, &attr).await;
+                return Ok(self.attributes(&place, attr, ttl));
+            }
+        }
+    }
+
+    pub(super) async fn setattr(
+        &self,
+        process: Process,
+        node: NodeId,
+        set: SetAttributes,
+        handle: Option<HandleId>,
+    ) -> Answer<Attributes> {
+        let place = self.place(node)?;
+        let cred = self.cred(process);
+        let SetAttributes { mode, uid, gid, size, atime, mtime, ctime } = set;
+        let set = SetAttr { mode, uid, gid, atime, mtime, ctime };
+        let open = handle.and_then(|handle| self.handles.file(handle)).filter(|open| open.writable);
+        let attr = match (size, open) {
+            (Some(size), Some(open)) => {
+                let attr = open.file.truncate(size).await?;
+                if set == SetAttr::default() { attr } else { open.file.setattr(&cred, set).await? }
+            }
+            (Some(size), None) => place.volume.truncate(&cred, place.ino, size, set).await?,
+            (None, _) => place.volume.setattr(&cred, place.ino, set).await?,
+        };
+        self.made(node, &attr);
+        self.settle(node, &attr).await;
+        Ok(self.attributes(&place, attr, self.ttl))
+    }
+
+    /// A change made through this mount left a file with these attributes.
+    pub(super) fn made(&self, node: NodeId, attr: &Attr) {
+        self.inodes.changed(node);
+        self.inodes.own_change(node, attr.version);
+    }
+
+    pub(super) async fn statfs(&self, process: Process, node: NodeId) -> Answer<Statfs> {
+        let place = self.place(node)?;
+        let used = place.volume.statfs(&self.cred(process)).await?;
+        let bytes = if used.max_bytes == 0 { UNLIMITED_BYTES } else { used.max_bytes };
+        let inodes = if used.max_inodes == 0 { UNLIMITED_INODES } else { used.max_inodes };
+        Ok(Statfs {
+            bytes,
+            free_bytes: bytes.saturating_sub(used.bytes),
+            inodes,
+            free_inodes: inodes.saturating_sub(used.inodes),
+        })
+    }
+}
