@@ -698,9 +698,6 @@ mod tests {
             let got = if secs < 0 { UNIX_EPOCH - parts } else { UNIX_EPOCH + parts };
             assert_eq!(received_time(got), time);
         }
-        assert_eq!(
-            sent_time(Timestamp { secs: i64::MAX, nanos: 999_999_999 }).duration_since(UNIX_EPOCH).is_ok(),
-            true
-        );
+        assert!(sent_time(Timestamp { secs: i64::MAX, nanos: 999_999_999 }).duration_since(UNIX_EPOCH).is_ok());
     }
 }

@@ -240,8 +240,10 @@ pub enum Xattr {
     Len(u32),
 }
 
+type SendAnswer<T> = Box<dyn FnOnce(Result<T, Errno>) + Send>;
+
 /// The right and the duty to answer a request once.
-pub struct Reply<T>(Option<Box<dyn FnOnce(Result<T, Errno>) + Send>>);
+pub struct Reply<T>(Option<SendAnswer<T>>);
 
 impl<T> Reply<T> {
     /// A handle that gives the answer to `send`.
