@@ -609,11 +609,14 @@ impl ChunkReader {
     /// The bytes are damaged, or the disk fails.
     pub async fn read(&self, start: u32, end: u32) -> Result<Blocks, Refusal> {
         let place = self.head.place;
-        let first = start.min(place.len) / BLOCK;
-        let last = end.min(place.len).div_ceil(BLOCK).max(first);
+        let end = end.min(place.len);
+        if start >= end {
+            return Ok(Blocks { offset: start.min(place.len), data: Bytes::new(), sums: Vec::new() });
+        }
+        let (first, last) = (start / BLOCK, end.div_ceil(BLOCK));
         let (offset, end) = (first * BLOCK, (last * BLOCK).min(place.len));
         let at = place.offset + head_len(place.len) as u64 + u64::from(offset);
-        let data = self.file.read(at, end.saturating_sub(offset) as usize).await;
+        let data = self.file.read(at, (end - offset) as usize).await;
         let data = data.map_err(|error| disk_failed(&format!("read segment {}", place.segment), &error))?;
         let sums = self.head.sums.get(first as usize..last as usize).unwrap_or_default().to_vec();
         match first_bad_block(self.key.chunk, first, &data, &sums) {
