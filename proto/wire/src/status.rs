@@ -6,6 +6,7 @@
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use weft_core::codec;
 use weft_core::limits::MAX_MESSAGE;
 use weft_core::refusal::Refusal;
 
@@ -133,13 +134,65 @@ fn clip(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
-mod codec {
-    //! Holds the place of weft-core's codec until it is there.
-    use weft_core::refusal::Refusal;
-    pub(super) fn encode_refusal(_: &Refusal) -> bytes::Bytes {
-        bytes::Bytes::new()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weft_core::ids::{GroupId, Ino, NodeId, PgEpoch, PgId, VolumeId};
+
+    fn some() -> Vec<Refusal> {
+        vec![
+            Refusal::NoEntry,
+            Refusal::NoInode { volume: VolumeId(1), ino: Ino(2) },
+            Refusal::Invalid { why: "grün\nor \"so\"".into() },
+            Refusal::NotLeader { group: GroupId(1), leader: Some(NodeId(3)) },
+            Refusal::NotLeader { group: GroupId(1), leader: None },
+            Refusal::Busy { retry_after_ms: 250 },
+            Refusal::Unknown { why: "lost".into() },
+            Refusal::StalePlacement { pg: PgId(1), epoch: PgEpoch(2) },
+            Refusal::DiskFailed { why: "EIO".into() },
+        ]
     }
-    pub(super) fn decode_refusal(_: &[u8]) -> Result<Refusal, ()> {
-        Err(())
+
+    #[test]
+    fn a_refusal_comes_back_whole() {
+        for refusal in some() {
+            let status = to_status(&refusal);
+            assert_eq!(status.message(), refusal.to_string());
+            assert_eq!(from_status(&status), refusal);
+            // As it really goes: through the trailers of a response.
+            let headers = status.into_http::<()>().into_parts().0.headers;
+            let read = Status::from_header_map(&headers).expect("a status");
+            assert_eq!(from_status(&read), refusal);
+        }
+    }
+
+    #[test]
+    fn strangers_read_what_matters_from_the_trailers() {
+        let trailer = |refusal: &Refusal, key: &str| {
+            to_status(refusal).metadata().get(key).map(|value| value.to_str().expect("plain text").to_string())
+        };
+        assert_eq!(trailer(&Refusal::NoEntry, ERRNO).as_deref(), Some("2"));
+        let elsewhere = Refusal::NotLeader { group: GroupId(1), leader: Some(NodeId(3)) };
+        assert_eq!(trailer(&elsewhere, LEADER).as_deref(), Some("3"));
+        assert_eq!(trailer(&Refusal::Busy { retry_after_ms: 250 }, RETRY_AFTER).as_deref(), Some("250"));
+    }
+
+    #[test]
+    fn what_weft_did_not_say_is_unknown() {
+        for code in [Code::Unavailable, Code::NotFound, Code::Internal, Code::Cancelled, Code::PermissionDenied] {
+            assert!(matches!(from_status(&Status::new(code, "proxy says so")), Refusal::Unknown { .. }), "{code:?}");
+        }
+        let garbled = Status::with_details(Code::NotFound, "hm", vec![0xff; 5].into());
+        assert!(matches!(from_status(&garbled), Refusal::Unknown { .. }));
+        assert!(matches!(from_status(&Status::resource_exhausted("")), Refusal::Busy { .. }));
+        assert!(matches!(from_status(&Status::out_of_range("too long")), Refusal::TooLarge { .. }));
+        assert!(matches!(from_status(&Status::unimplemented("")), Refusal::NotServed { .. }));
+    }
+
+    #[test]
+    fn an_endless_reason_is_cut() {
+        let status = to_status(&Refusal::NoVolume { what: "ü".repeat(1 << 20) });
+        assert!(status.message().len() <= MAX_TEXT + 32 && status.details().len() <= MAX_DETAILS);
+        assert!(matches!(from_status(&status), Refusal::Invalid { .. }));
     }
 }
