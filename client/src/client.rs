@@ -1,18 +1,37 @@
 //! A connected client: the site, its volumes, and what lives in one client alone.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use weft_core::entry::Cred;
 use weft_core::ids::{NodeId, VolumeId};
-use weft_core::name::Name;
-use weft_core::namespace::inode::{Attr, SlotRef};
+use weft_core::namespace::inode::SlotRef;
+use weft_core::namespace::query::{Answer, Query};
+use weft_core::refusal::Refusal;
 use weft_core::site::{self, SiteMap};
 
+use crate::budget::Budget;
+use crate::chunks::ReadCache;
 use crate::error::{Error, Result};
+use crate::file::FileTable;
+use crate::grpc::Grpc;
 use crate::options::ConnectOptions;
 use crate::parts::ClientParts;
+use crate::servers::{NewVolume, Servers};
+use crate::session::Sessions;
 use crate::status::NodeReport;
+use crate::topology::Topology;
+use crate::trial::Trial;
 use crate::volume::Volume;
-use crate::{Cred, Ino};
+
+/// How often idle files are looked for.
+const TICK: Duration = Duration::from_millis(250);
+/// How often the site map is asked for without a reason.
+const MAP_EVERY: Duration = Duration::from_secs(5);
 
 /// A client of one site. Cloning it shares it; [`Client::close`] ends it.
 #[derive(Clone)]
@@ -24,45 +43,68 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) options: ConnectOptions,
     pub(crate) parts: ClientParts,
+    pub(crate) servers: Arc<dyn Servers>,
+    pub(crate) topology: Topology,
+    pub(crate) sessions: Sessions,
+    pub(crate) files: FileTable,
+    pub(crate) cache: ReadCache,
+    pub(crate) budget: Budget,
+    /// The id handed out at connecting; 0 before.
+    pub(crate) client_id: AtomicU64,
+    /// Counts the chunks of this process, whatever the client id.
+    pub(crate) next_chunk: AtomicU64,
+    slots: Mutex<BTreeMap<SlotRef, (VolumeId, Instant)>>,
+    closed: AtomicBool,
 }
 
-/// What a path leads to.
-#[derive(Clone)]
-pub struct Resolved {
-    /// The volume it ends in: behind a junction, the volume there.
-    pub volume: Volume,
-    /// What it leads to there; behind a junction, that volume's root. A symbolic link at the end is not followed.
-    pub found: Attr,
-}
-
-/// The directory of a path's last name.
-#[derive(Clone)]
-pub struct ResolvedParent {
-    /// The directory's volume.
-    pub volume: Volume,
-    /// The directory.
-    pub parent: Ino,
-    /// The last name, which may or may not exist.
-    pub name: Name,
-}
-
-fn not_yet<T>() -> Result<T> {
-    Err(Error::Refused(weft_core::refusal::Refusal::Unsupported { what: "this call is still being built".into() }))
+impl Shared {
+    /// Whether calls may still be made.
+    pub(crate) fn open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::Closed),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Client {
     /// Connects through any node that answers and gets a client id.
     ///
     /// # Errors
-    /// None of the addresses answered within the deadline.
+    /// None of the addresses answered within the deadline, or the site speaks another protocol version.
     pub async fn connect(options: ConnectOptions, parts: ClientParts) -> Result<Client> {
-        Ok(Client { shared: Arc::new(Shared { options, parts }) })
+        let servers = Arc::new(Grpc::new(parts.dial.clone(), options.data_connections));
+        Client::connect_to(options, parts, servers).await
+    }
+
+    pub(crate) async fn connect_to(
+        options: ConnectOptions,
+        parts: ClientParts,
+        servers: Arc<dyn Servers>,
+    ) -> Result<Client> {
+        let shared = Arc::new(Shared {
+            topology: Topology::default(),
+            sessions: Sessions::default(),
+            files: FileTable::default(),
+            cache: ReadCache::new(options.read_cache_bytes),
+            budget: Budget::default(),
+            client_id: AtomicU64::new(0),
+            next_chunk: AtomicU64::new(0),
+            slots: Mutex::default(),
+            closed: AtomicBool::new(false),
+            options,
+            parts,
+            servers,
+        });
+        shared.refresh_surely().await?;
+        shared.client_id.store(shared.new_client_id().await?.0, Ordering::Relaxed);
+        tokio::spawn(tend(Arc::downgrade(&shared)));
+        Ok(Client { shared })
     }
 
     /// The newest site map this client has seen.
     pub fn site_map(&self) -> Arc<SiteMap> {
-        let _ = (&self.shared.options, &self.shared.parts);
-        Arc::default()
+        self.shared.topology.map()
     }
 
     /// Asks the site for its map now.
@@ -70,7 +112,8 @@ impl Client {
     /// # Errors
     /// No node answered within the deadline.
     pub async fn refresh_map(&self) -> Result<Arc<SiteMap>> {
-        not_yet()
+        self.shared.refresh_surely().await?;
+        Ok(self.site_map())
     }
 
     /// The volumes of the site, by id.
@@ -78,7 +121,7 @@ impl Client {
     /// # Errors
     /// No node answered within the deadline.
     pub async fn volumes(&self) -> Result<Vec<site::Volume>> {
-        not_yet()
+        Ok(self.refresh_map().await?.volumes.clone())
     }
 
     /// Makes a volume whose chunks have `replication` copies (1 to 3) and waits until it can be used. With `at` also a
@@ -87,8 +130,18 @@ impl Client {
     /// # Errors
     /// The name is taken, or the junction can't be made (then the volume exists without it).
     pub async fn create_volume(&self, name: &str, replication: u8, at: Option<&[u8]>) -> Result<Volume> {
-        let _ = (name, replication, at);
-        not_yet()
+        let place = match at {
+            Some(path) => Some(self.resolve_parent(&Cred::root(), path).await?),
+            None => None,
+        };
+        let new = NewVolume { name: name.to_string(), replication, token: self.shared.parts.dice.roll() };
+        let id = self.shared.create_volume(new).await?;
+        let volume = self.ready_volume(|volume| volume.id == id, name).await?;
+        if let Some(place) = place {
+            let slot = SlotRef { space: volume.info.space, slot: volume.info.slot };
+            place.volume.make_junction(&Cred::root(), place.parent, place.name, slot).await?;
+        }
+        Ok(volume)
     }
 
     /// The volume of a name.
@@ -96,8 +149,7 @@ impl Client {
     /// # Errors
     /// There is none (ENOENT).
     pub async fn volume(&self, name: &str) -> Result<Volume> {
-        let _ = name;
-        not_yet()
+        self.find_volume(|volume| volume.name == name, name).await
     }
 
     /// The volume of an id.
@@ -105,8 +157,7 @@ impl Client {
     /// # Errors
     /// There is none (ENOENT).
     pub async fn volume_by_id(&self, id: VolumeId) -> Result<Volume> {
-        let _ = id;
-        not_yet()
+        self.find_volume(|volume| volume.id == id, &format!("number {id}")).await
     }
 
     /// The volume a junction leads to.
@@ -114,36 +165,29 @@ impl Client {
     /// # Errors
     /// There is no such slot (ENOENT).
     pub async fn follow(&self, slot: SlotRef) -> Result<Volume> {
-        let _ = slot;
-        not_yet()
-    }
-
-    /// Walks a path from the root volume's root through directories, junctions and symbolic links; a symbolic link at
-    /// the end is not followed. Names are separated by `/`, `.` and `..` mean what they mean everywhere.
-    ///
-    /// # Errors
-    /// As those of path lookup in POSIX: ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG.
-    pub async fn resolve(&self, cred: &Cred, path: &[u8]) -> Result<Resolved> {
-        let _ = (cred, path);
-        not_yet()
-    }
-
-    /// The same, and a symbolic link at the end is followed.
-    ///
-    /// # Errors
-    /// As [`Client::resolve`].
-    pub async fn resolve_follow(&self, cred: &Cred, path: &[u8]) -> Result<Resolved> {
-        let _ = (cred, path);
-        not_yet()
-    }
-
-    /// Walks to the directory of a path's last name, which need not exist.
-    ///
-    /// # Errors
-    /// As [`Client::resolve`]; EINVAL for a path without a last name, such as `/`.
-    pub async fn resolve_parent(&self, cred: &Cred, path: &[u8]) -> Result<ResolvedParent> {
-        let _ = (cred, path);
-        not_yet()
+        let held = self.shared.slots.lock().get(&slot).copied();
+        if let Some((volume, at)) = held
+            && at.elapsed() <= self.shared.options.map_ttl
+        {
+            return self.volume_by_id(volume).await;
+        }
+        let known = |map: &SiteMap| map.volumes.iter().find(|v| v.space == slot.space).map(|v| v.id);
+        let any = match known(&self.site_map()) {
+            Some(id) => id,
+            None => match known(&*self.refresh_map().await?) {
+                Some(id) => id,
+                None => return Err(Error::Refused(Refusal::NoSlot { slot: slot.slot })),
+            },
+        };
+        let query = Query::Slot { space: slot.space, slot: slot.slot };
+        let asked = Instant::now();
+        match self.shared.query(slot.space, &Cred::root(), any, &query).await? {
+            Answer::Slot(volume) => {
+                self.shared.slots.lock().insert(slot, (volume, asked));
+                self.volume_by_id(volume).await
+            }
+            _ => Err(Error::unexpected("a question about a slot")),
+        }
     }
 
     /// What a node says of itself.
@@ -151,47 +195,12 @@ impl Client {
     /// # Errors
     /// The site has no such node, or it does not answer in one attempt.
     pub async fn node_status(&self, node: NodeId) -> Result<NodeReport> {
-        let _ = node;
-        not_yet()
-    }
-
-    /// Streams `source` into the file at `path`, made with `mode` if missing, cut to nothing if not; durable when it
-    /// returns. `progress` is told how many bytes were taken so far. Returns the file's attributes.
-    ///
-    /// # Errors
-    /// Of the path, the source or the writing; then the file may hold a part.
-    pub async fn copy_in<R>(
-        &self,
-        cred: &Cred,
-        source: &mut R,
-        path: &[u8],
-        mode: u16,
-        progress: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<Attr>
-    where
-        R: tokio::io::AsyncRead + Unpin + Send,
-    {
-        let _ = (cred, source, path, mode, progress);
-        not_yet()
-    }
-
-    /// Streams the file at `path` into `target`. `progress` is told how many bytes were written so far. Returns how
-    /// many there were.
-    ///
-    /// # Errors
-    /// Of the path, the reading or the target; then the target may have got a part.
-    pub async fn copy_out<W>(
-        &self,
-        cred: &Cred,
-        path: &[u8],
-        target: &mut W,
-        progress: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<u64>
-    where
-        W: tokio::io::AsyncWrite + Unpin + Send,
-    {
-        let _ = (cred, path, target, progress);
-        not_yet()
+        self.shared.open()?;
+        let Some(node) = self.shared.topology.node(node) else {
+            return Err(Error::Refused(Refusal::Invalid { why: format!("the site has no node {node}") }));
+        };
+        let call = self.shared.plain_call(self.shared.options.attempt);
+        Ok(self.shared.servers.node_status(&node.addr, call).await?)
     }
 
     /// Flushes every file, ends the client's sessions, and stops its tasks. Later calls fail with [`Error::Closed`].
@@ -199,6 +208,92 @@ impl Client {
     /// # Errors
     /// Written data could not be made durable; the client is closed all the same.
     pub async fn close(&self) -> Result<()> {
-        not_yet()
+        let mut result = Ok(());
+        for file in self.shared.files.all() {
+            if let Err(error) = file.settle().await {
+                result = result.and(Err(error));
+            }
+        }
+        self.shared.end_sessions().await;
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.cache.clear();
+        result
+    }
+
+    /// A volume in the map, or in a newer one.
+    async fn find_volume(&self, is_it: impl Fn(&site::Volume) -> bool, what: &str) -> Result<Volume> {
+        self.shared.open()?;
+        if let Some(found) = self.site_map().volumes.iter().find(|volume| is_it(volume) && volume.ready) {
+            return Ok(self.make_volume(found));
+        }
+        match self.refresh_map().await?.volumes.iter().find(|volume| is_it(volume)) {
+            Some(found) if found.ready => Ok(self.make_volume(found)),
+            Some(_) => self.ready_volume(is_it, what).await,
+            None => Err(Error::Refused(Refusal::NoVolume { what: what.to_string() })),
+        }
+    }
+
+    /// A volume that is or will soon be in the map, once it is ready.
+    async fn ready_volume(&self, is_it: impl Fn(&site::Volume) -> bool, what: &str) -> Result<Volume> {
+        let mut trial = Trial::new(&self.shared.options);
+        loop {
+            let map = self.refresh_map().await?;
+            if let Some(found) = map.volumes.iter().find(|volume| is_it(volume) && volume.ready) {
+                return Ok(self.make_volume(found));
+            }
+            let why = format!("volume {what} is not ready");
+            trial.pause(&*self.shared.parts.dice, Duration::ZERO, &why).await?;
+        }
+    }
+
+    fn make_volume(&self, info: &site::Volume) -> Volume {
+        Volume { client: self.clone(), info: Arc::new(info.clone()) }
+    }
+}
+
+impl Shared {
+    /// Asks for a volume until the outcome is known; the token makes it one volume however often it is asked for.
+    async fn create_volume(&self, new: NewVolume) -> Result<VolumeId> {
+        let mut trial = Trial::new(&self.options);
+        loop {
+            self.open()?;
+            let mut last = Refusal::Unknown { why: "no address to ask".into() };
+            for addr in self.topology.addrs(&self.options.addrs) {
+                match self.servers.create_volume(&addr, self.plain_call(trial.wait()), new.clone()).await {
+                    Ok(id) => return Ok(id),
+                    Err(
+                        refusal @ (Refusal::NotLeader { .. }
+                        | Refusal::NotServed { .. }
+                        | Refusal::Unknown { .. }
+                        | Refusal::Busy { .. }
+                        | Refusal::WrongRecipient { .. }
+                        | Refusal::DiskFailed { .. }),
+                    ) => last = refusal,
+                    Err(refusal) => return Err(Error::Refused(refusal)),
+                }
+            }
+            trial.pause(&*self.parts.dice, Duration::ZERO, &last.to_string()).await?;
+        }
+    }
+}
+
+/// What a client does without being asked: idle files are flushed, the map is kept fresh.
+async fn tend(shared: Weak<Shared>) {
+    let mut map_at = Instant::now() + MAP_EVERY;
+    loop {
+        tokio::time::sleep(TICK).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if shared.open().is_err() {
+            return;
+        }
+        for file in shared.files.all() {
+            file.flush_if_idle();
+        }
+        if Instant::now() >= map_at {
+            if let Err(refusal) = shared.refresh().await {
+                tracing::debug!(%refusal, "refresh the site map");
+            }
+            map_at = Instant::now() + MAP_EVERY;
+        }
     }
 }

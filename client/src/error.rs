@@ -36,7 +36,7 @@ pub enum Error {
 }
 
 /// What this library's calls return.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 const EIO: i32 = 5;
 const EBADF: i32 = 9;

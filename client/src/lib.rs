@@ -30,21 +30,30 @@
 //!
 //! Everything runs on the caller's tokio runtime; there are no threads.
 
+mod budget;
+mod chunks;
 mod client;
+mod copy;
 mod error;
 mod file;
+mod grpc;
+mod meta;
 mod options;
 pub mod parts;
-#[allow(dead_code)]
+mod path;
 mod servers;
+mod session;
 mod status;
+mod topology;
+mod trial;
 mod volume;
 
-pub use client::{Client, Resolved, ResolvedParent};
+pub use client::Client;
 pub use error::{Error, Result};
 pub use file::File;
 pub use options::ConnectOptions;
 pub use parts::ClientParts;
+pub use path::{Resolved, ResolvedParent};
 pub use status::{GroupReport, NodeReport};
 pub use volume::{Listing, Renamed, Volume};
 

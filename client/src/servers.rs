@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use weft_core::entry::Cred;
-use weft_core::ids::{ChunkId, ClientId, GroupId, Ino, PgEpoch, PgId, Seq, SpaceId, VolumeId};
+use weft_core::ids::{ChunkId, ClientId, GroupId, Ino, PgEpoch, PgId, ReplicaId, Seq, SpaceId, VolumeId};
 use weft_core::namespace::op::Op;
 use weft_core::namespace::outcome::Outcome;
 use weft_core::namespace::query::{Answer, Query};
@@ -34,6 +34,8 @@ pub(crate) struct PutChunk {
     pub(crate) chunk: ChunkId,
     pub(crate) pg: PgId,
     pub(crate) epoch: PgEpoch,
+    /// The member that is asked.
+    pub(crate) to: ReplicaId,
     pub(crate) data: Bytes,
     pub(crate) sums: Vec<u32>,
 }

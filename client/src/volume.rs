@@ -14,7 +14,7 @@ use weft_core::site;
 
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::file::File;
+use crate::file::{File, FileState};
 
 /// A volume of the site. Cloning it is cheap. Every method takes the credentials on whose behalf it is made and fails
 /// with what POSIX says for the call ([`Error::errno`]).
@@ -175,6 +175,7 @@ impl Volume {
 
     /// Makes another name of a file. What this client wrote to it is durable before the name is there.
     pub async fn link(&self, cred: &Cred, ino: Ino, parent: Ino, name: Name) -> Result<Attr> {
+        self.settle(ino).await?;
         self.attr(cred, Op::Link { ino, parent, name }).await
     }
 
@@ -198,8 +199,13 @@ impl Volume {
         new_name: Name,
         mode: RenameMode,
     ) -> Result<Renamed> {
+        if !self.client.shared.files.dirty(self.info.id).is_empty()
+            && let Found::Inode(attr) = self.lookup(cred, parent, name.clone()).await?
+        {
+            self.settle(attr.ino).await?;
+        }
         match self.apply(cred, Op::Rename { parent, name, new_parent, new_name, mode }).await? {
-            Outcome::Renamed { ino, replaced } => Ok(Renamed { ino, replaced }),
+            Outcome::Renamed { ino, replaced } => Ok(Renamed { ino, replaced: replaced.map(|attr| self.merged(attr)) }),
             _ => Err(Error::unexpected("rename")),
         }
     }
@@ -223,16 +229,25 @@ impl Volume {
 
     /// Sets attributes. For a file with written data not committed yet, they ride in its next commit.
     pub async fn setattr(&self, cred: &Cred, ino: Ino, set: SetAttr) -> Result<Attr> {
+        if let Some(state) = self.open_state(ino)
+            && state.is_dirty()
+        {
+            return state.setattr(cred, set).await;
+        }
         self.attr(cred, Op::Setattr { ino, set }).await
     }
 
     /// Sets the size, and attributes with it.
     pub async fn truncate(&self, cred: &Cred, ino: Ino, size: u64, set: SetAttr) -> Result<Attr> {
+        if let Some(state) = self.open_state(ino) {
+            return state.truncate(cred, size, set, false).await;
+        }
         self.attr(cred, Op::Truncate { ino, size, set, opened: false }).await
     }
 
     /// Reserves, punches or zeroes a span.
     pub async fn allocate(&self, cred: &Cred, ino: Ino, mode: AllocateMode, offset: u64, len: u64) -> Result<Attr> {
+        self.settle(ino).await?;
         self.attr(cred, Op::Allocate { ino, mode, offset, len }).await
     }
 
@@ -250,9 +265,11 @@ impl Volume {
         target_offset: u64,
         len: u64,
     ) -> Result<(u64, Attr)> {
+        self.settle(source).await?;
+        target_volume.settle(target).await?;
         let op = Op::CopyRange { source_volume: self.info.id, source, source_offset, target, target_offset, len };
         match target_volume.apply(cred, op).await? {
-            Outcome::Copied { len, attr } => Ok((len, attr)),
+            Outcome::Copied { len, attr } => Ok((len, target_volume.merged(attr))),
             _ => Err(Error::unexpected("copy_range")),
         }
     }
@@ -290,14 +307,25 @@ impl Volume {
 
     // -- below --
 
-    pub(crate) async fn apply(&self, cred: &Cred, op: Op) -> Result<Outcome> {
-        let _ = (cred, op);
-        Err(Error::Closed)
+    async fn apply(&self, cred: &Cred, op: Op) -> Result<Outcome> {
+        self.client.shared.apply(self.info.space, cred, self.info.id, &op).await
     }
 
-    pub(crate) async fn query(&self, cred: &Cred, query: &Query) -> Result<Answer> {
-        let _ = (cred, query);
-        Err(Error::Closed)
+    async fn query(&self, cred: &Cred, query: &Query) -> Result<Answer> {
+        self.client.shared.query(self.info.space, cred, self.info.id, query).await
+    }
+
+    /// The state of an inode that is open in this client.
+    fn open_state(&self, ino: Ino) -> Option<Arc<FileState>> {
+        self.client.shared.files.find(self.info.id, ino)
+    }
+
+    /// Commits what this client wrote to an inode.
+    async fn settle(&self, ino: Ino) -> Result<()> {
+        match self.open_state(ino) {
+            Some(state) => state.settle().await,
+            None => Ok(()),
+        }
     }
 
     async fn created(&self, cred: &Cred, op: Op) -> Result<(Attr, bool)> {
@@ -323,6 +351,9 @@ impl Volume {
 
     /// With what this client wrote to the inode and has not committed.
     fn merged(&self, attr: Attr) -> Attr {
-        attr
+        match self.open_state(attr.ino) {
+            Some(state) => state.observe(attr),
+            None => attr,
+        }
     }
 }

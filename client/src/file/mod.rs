@@ -1,27 +1,94 @@
-//! Open files: written data gathered and uploaded, maps cached, reads assembled and fetched ahead.
+//! Open files.
+//!
+//! All opens of an inode in one client share a [`state::FileState`]: what is written lies in memory ([`dirty`]), goes
+//! to chunk servers in the background ([`write`]), and becomes true for everyone in one commit ([`flush`]). Reads
+//! ([`read`]) see it over the committed map ([`map`]). What always holds: the bytes a reader of this client sees are the
+//! last written here, and a commit names only chunks that are durable.
+
+mod dirty;
+mod flush;
+mod map;
+mod plan;
+mod read;
+mod state;
+mod table;
+mod write;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use weft_core::entry::Cred;
 use weft_core::ids::Ino;
 use weft_core::name::Name;
 use weft_core::namespace::inode::Attr;
 use weft_core::namespace::op::{Op, SetAttr};
 use weft_core::namespace::outcome::Outcome;
+use weft_core::namespace::query::{Answer, Query};
 
 use crate::error::{Error, Result};
+use crate::meta::Failed;
+use crate::session::{Session, is_end};
 use crate::volume::Volume;
+use map::Map;
+use read::Reader;
+pub(crate) use state::FileState;
+pub(crate) use table::FileTable;
 
 /// An open file. Cloning it shares the handle. All opens of one inode in one client share what is written and cached.
 #[derive(Clone)]
 pub struct File {
+    handle: Arc<Handle>,
+}
+
+/// One open.
+struct Handle {
     volume: Volume,
-    ino: Ino,
+    state: Arc<FileState>,
+    cred: Cred,
+    read: bool,
+    write: bool,
+    reader: Mutex<Reader>,
+    reported: Mutex<Reported>,
+}
+
+/// Which troubles of the state this handle's user has been told.
+#[derive(Clone, Copy, Default)]
+struct Reported {
+    failures: u64,
+    losses: u64,
 }
 
 impl File {
     pub(crate) async fn open(volume: &Volume, cred: &Cred, ino: Ino, read: bool, write: bool) -> Result<File> {
-        let _ = (cred, read, write);
-        Ok(File { volume: volume.clone(), ino })
+        let shared = &volume.client.shared;
+        let session = shared.session(volume.info.space).await?;
+        match File::open_in(&session, volume, cred, ino, read, write).await {
+            Err(error) if is_end(&error) => {
+                let session = shared.session(volume.info.space).await?;
+                File::open_in(&session, volume, cred, ino, read, write).await
+            }
+            result => result,
+        }
+    }
+
+    async fn open_in(
+        session: &Arc<Session>,
+        volume: &Volume,
+        cred: &Cred,
+        ino: Ino,
+        read: bool,
+        write: bool,
+    ) -> Result<File> {
+        // Known as open before the question is asked, so that the inode is not reaped meanwhile.
+        let state = FileState::of(&volume.client.shared, &volume.info, session, ino);
+        let asked = Instant::now();
+        match state.query(cred, &Query::Open { ino, read, write }).await? {
+            Answer::Map { attr, extents, more_from } => state.learn_page(asked, attr, 0, extents, more_from)?,
+            _ => return Err(Error::unexpected("open")),
+        }
+        Ok(File::new(volume, state, cred, read, write))
     }
 
     pub(crate) async fn create(
@@ -32,20 +99,80 @@ impl File {
         mode: u16,
         exclusive: bool,
     ) -> Result<(File, Attr, bool)> {
-        match volume.apply(cred, Op::Create { parent, name, mode, exclusive }).await? {
-            Outcome::Created { attr, fresh } => Ok((File { volume: volume.clone(), ino: attr.ino }, attr, fresh)),
-            _ => Err(Error::unexpected("create")),
+        let shared = &volume.client.shared;
+        let op = Op::Create { parent, name, mode, exclusive };
+        let mut session = shared.session(volume.info.space).await?;
+        let mut created = File::create_in(&session, volume, cred, &op).await;
+        if let Err(Failed { error, ambiguous: false }) = &created
+            && is_end(error)
+        {
+            session = shared.session(volume.info.space).await?;
+            created = File::create_in(&session, volume, cred, &op).await;
+        }
+        let (state, attr, fresh) = created?;
+        if fresh {
+            let file = File::new(volume, state, cred, true, true);
+            return Ok((file, attr, true));
+        }
+        // It was there: whether it may be read and written is decided as for any open.
+        let file = File::open_in(&session, volume, cred, attr.ino, true, true).await?;
+        let attr = file.handle.state.observe(attr);
+        Ok((file, attr, false))
+    }
+
+    async fn create_in(
+        session: &Arc<Session>,
+        volume: &Volume,
+        cred: &Cred,
+        op: &Op,
+    ) -> Result<(Arc<FileState>, Attr, bool), Failed> {
+        let shared = &volume.client.shared;
+        let _creating = session.creating();
+        let asked = Instant::now();
+        match shared.apply_in(session, cred, volume.info.id, op).await? {
+            Outcome::Created { attr, fresh } => {
+                let state = FileState::of(shared, &volume.info, session, attr.ino);
+                if fresh {
+                    state.change(|inner| {
+                        if inner.attr.is_none() {
+                            inner.attr = Some(attr.clone());
+                            inner.map = Map::empty();
+                            inner.checked = Some(asked);
+                        }
+                    });
+                }
+                Ok((state, attr, fresh))
+            }
+            _ => Err(Failed { error: Error::unexpected("create"), ambiguous: true }),
+        }
+    }
+
+    fn new(volume: &Volume, state: Arc<FileState>, cred: &Cred, read: bool, write: bool) -> File {
+        let reported = {
+            let troubles = &state.lock().troubles;
+            Reported { failures: troubles.failures, losses: troubles.losses }
+        };
+        File {
+            handle: Arc::new(Handle {
+                volume: volume.clone(),
+                state,
+                cred: cred.clone(),
+                read,
+                write,
+                reader: Mutex::default(),
+                reported: Mutex::new(reported),
+            }),
         }
     }
 
     /// Its inode number.
     pub fn ino(&self) -> Ino {
-        self.ino
+        self.handle.state.key().1
     }
 
     /// Its volume.
     pub fn volume(&self) -> &Volume {
-        &self.volume
+        &self.handle.volume
     }
 
     /// Up to `len` bytes from `offset`; fewer only at the end of the file. Includes what this client wrote and has not
@@ -54,17 +181,22 @@ impl File {
     /// # Errors
     /// EBADF if not opened for reading; EIO if no replica gives intact bytes within the deadline.
     pub async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let _ = (offset, len);
-        Err(Error::Closed)
+        if !self.handle.read {
+            return Err(Error::BadHandle { what: "reading" });
+        }
+        self.handle.state.read(&self.handle.cred, &self.handle.reader, offset, len as u64).await
     }
 
-    /// Writes at `offset`. Returns once the bytes are held; they are durable after [`File::flush`].
+    /// Writes at `offset`. Returns once the bytes are held; they are durable after [`File::flush`]. Waits while too many
+    /// bytes are held already.
     ///
     /// # Errors
-    /// EBADF if not opened for writing, EFBIG, or what an earlier upload in the background failed with.
+    /// EBADF if not opened for writing, EFBIG, or what an earlier upload in the background failed with; then nothing of
+    /// `data` is taken.
     pub async fn write_at(&self, offset: u64, data: Bytes) -> Result<()> {
-        let _ = (offset, data);
-        Err(Error::Closed)
+        self.writable()?;
+        self.report_failures()?;
+        self.handle.state.write(&self.handle.cred, Some(offset), data).await.map(drop)
     }
 
     /// Writes at the file's end as this client knows it; returns where that was.
@@ -72,8 +204,10 @@ impl File {
     /// # Errors
     /// As [`File::write_at`].
     pub async fn append(&self, data: Bytes) -> Result<u64> {
-        let _ = data;
-        Err(Error::Closed)
+        self.writable()?;
+        self.report_failures()?;
+        self.handle.state.revalidate(&self.handle.cred).await?;
+        self.handle.state.write(&self.handle.cred, None, data).await
     }
 
     /// Sets the size. Durable when it returns, and everything written before with it.
@@ -81,8 +215,16 @@ impl File {
     /// # Errors
     /// EBADF if not opened for writing, EFBIG, and those of writing.
     pub async fn truncate(&self, size: u64) -> Result<Attr> {
-        let _ = size;
-        Err(Error::Closed)
+        self.truncate_with(&self.handle.cred, size, SetAttr::default()).await
+    }
+
+    /// Sets the size, and attributes with it, on behalf of `cred`.
+    ///
+    /// # Errors
+    /// As [`File::truncate`] and [`File::setattr`].
+    pub async fn truncate_with(&self, cred: &Cred, size: u64, set: SetAttr) -> Result<Attr> {
+        self.writable()?;
+        self.handle.state.truncate(cred, size, set, true).await
     }
 
     /// Sets attributes. With written data not committed yet they ride in its next commit.
@@ -90,18 +232,26 @@ impl File {
     /// # Errors
     /// As POSIX says for chmod, chown and utimens.
     pub async fn setattr(&self, cred: &Cred, set: SetAttr) -> Result<Attr> {
-        let _ = (cred, set);
-        Err(Error::Closed)
+        self.handle.state.setattr(cred, set).await
     }
 
     /// Makes everything written so far durable and visible to other clients: data to the chunk servers, then one
     /// commit.
     ///
     /// # Errors
-    /// Of this or of an earlier upload in the background. What could not be written is kept and tried again by the next
-    /// flush, unless the file or the session is gone.
+    /// Of this flush, or that bytes written earlier were given up in the background (told once to each handle). What
+    /// could not be written is kept and tried again by the next flush, unless the file or the session is gone.
     pub async fn flush(&self) -> Result<()> {
-        Err(Error::Closed)
+        let result = self.handle.state.flush().await;
+        let troubles = self.handle.state.lock().troubles.clone();
+        let mut reported = self.handle.reported.lock();
+        let lost = troubles.losses > reported.losses;
+        *reported = Reported { failures: troubles.failures, losses: troubles.losses };
+        match (result, troubles.last) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(error)) if lost => Err(error),
+            (Ok(()), _) => Ok(()),
+        }
     }
 
     /// The same as [`File::flush`].
@@ -117,15 +267,52 @@ impl File {
     /// # Errors
     /// ESTALE if the file is gone.
     pub async fn attr(&self) -> Result<Attr> {
-        Err(Error::Closed)
+        let state = &self.handle.state;
+        state.revalidate(&self.handle.cred).await?;
+        let inner = state.lock();
+        match inner.attr.clone() {
+            Some(attr) => Ok(inner.show(attr)),
+            None => Err(Error::Closed),
+        }
     }
 
-    /// Flushes; the handle should not be used afterwards. A handle dropped without it is flushed in the background,
-    /// where nobody hears of errors.
+    /// Flushes, if the file was opened for writing; the handle should not be used afterwards. A handle dropped without
+    /// it is flushed in the background, where nobody hears of errors.
     ///
     /// # Errors
     /// As [`File::flush`].
     pub async fn close(&self) -> Result<()> {
-        self.flush().await
+        match self.handle.write {
+            true => self.flush().await,
+            false => Ok(()),
+        }
+    }
+
+    fn writable(&self) -> Result<()> {
+        match self.handle.write {
+            true => Ok(()),
+            false => Err(Error::BadHandle { what: "writing" }),
+        }
+    }
+
+    /// Tells what failed in the background since this handle last heard.
+    fn report_failures(&self) -> Result<()> {
+        let troubles = self.handle.state.lock().troubles.clone();
+        let mut reported = self.handle.reported.lock();
+        if troubles.failures > reported.failures
+            && let Some(error) = troubles.last
+        {
+            *reported = Reported { failures: troubles.failures, losses: troubles.losses };
+            return Err(error);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.state.is_dirty() {
+            self.state.flush_in_background();
+        }
     }
 }

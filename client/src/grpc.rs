@@ -1,0 +1,285 @@
+//! The nodes of a site over gRPC.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+use weft_core::codec;
+use weft_core::ids::{ClientId, GroupId, Incarnation, Ino, NodeId, SiteId, VolumeId};
+use weft_core::namespace::op::Op;
+use weft_core::namespace::outcome::Outcome;
+use weft_core::namespace::query::{Answer, Query};
+use weft_core::refusal::Refusal;
+use weft_core::site::SiteMap;
+use weft_proto::convert::{self, Envelope};
+use weft_proto::link::{self, Dial, MESSAGE_LIMIT};
+use weft_proto::pb;
+use weft_proto::pb::chunk_client::ChunkClient;
+use weft_proto::pb::meta_client::MetaClient;
+use weft_proto::pb::site_client::SiteClient;
+use weft_proto::status::from_status;
+
+use crate::servers::{Call, GetChunk, NewVolume, Piece, PutChunk, Servers};
+use crate::status::{GroupReport, NodeReport};
+
+/// Channels to nodes: one for small calls, some for chunk data, so that a chunk under way delays no small call.
+pub(crate) struct Grpc {
+    dial: Arc<dyn Dial>,
+    data_connections: usize,
+    nodes: Mutex<BTreeMap<String, Arc<NodeChannels>>>,
+}
+
+struct NodeChannels {
+    calls: Channel,
+    data: Vec<Channel>,
+    turn: AtomicUsize,
+}
+
+impl Grpc {
+    pub(crate) fn new(dial: Arc<dyn Dial>, data_connections: usize) -> Grpc {
+        Grpc { dial, data_connections: data_connections.max(1), nodes: Mutex::default() }
+    }
+
+    fn node(&self, addr: &str) -> Result<Arc<NodeChannels>, Refusal> {
+        let mut nodes = self.nodes.lock();
+        if let Some(channels) = nodes.get(addr) {
+            return Ok(channels.clone());
+        }
+        let open = || {
+            link::channel(self.dial.clone(), addr)
+                .map_err(|error| Refusal::Invalid { why: format!("address {addr}: {error}") })
+        };
+        let data = (0..self.data_connections).map(|_| open()).collect::<Result<_, _>>()?;
+        let channels = Arc::new(NodeChannels { calls: open()?, data, turn: AtomicUsize::new(0) });
+        nodes.insert(addr.to_string(), channels.clone());
+        Ok(channels)
+    }
+
+    fn site(&self, addr: &str) -> Result<SiteClient<Channel>, Refusal> {
+        Ok(SiteClient::new(self.node(addr)?.calls.clone()).max_decoding_message_size(MESSAGE_LIMIT))
+    }
+
+    fn meta(&self, addr: &str) -> Result<MetaClient<Channel>, Refusal> {
+        Ok(MetaClient::new(self.node(addr)?.calls.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT))
+    }
+
+    fn chunk(&self, addr: &str) -> Result<ChunkClient<Channel>, Refusal> {
+        let node = self.node(addr)?;
+        let channel = node.data[node.turn.fetch_add(1, Ordering::Relaxed) % node.data.len()].clone();
+        Ok(ChunkClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+    }
+}
+
+/// One answer within the attempt's time.
+async fn answer<T>(
+    addr: &str,
+    wait: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Refusal> {
+    match tokio::time::timeout(wait, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(from_status(&status)),
+        Err(_) => Err(Refusal::Unknown { why: format!("{addr} did not answer in {} ms", wait.as_millis()) }),
+    }
+}
+
+fn envelope(call: Call) -> Envelope {
+    Envelope {
+        client: call.client,
+        space: call.space,
+        seq: call.seq,
+        acked_below: call.acked_below,
+        deadline_ms: call.wait.as_millis().min(u128::from(u32::MAX)) as u32,
+        cred: call.cred,
+        map_version: call.map_version,
+        ..Envelope::default()
+    }
+}
+
+#[async_trait::async_trait]
+impl Servers for Grpc {
+    async fn map(&self, addr: &str, call: Call, have: u64) -> Result<Option<SiteMap>, Refusal> {
+        let wait = call.wait;
+        let request = pb::MapRequest { envelope: Some(envelope(call).to_wire()), have_version: have };
+        let reply = answer(addr, wait, self.site(addr)?.map(request)).await?;
+        match reply.map.is_empty() {
+            true => Ok(None),
+            false => parse_map(&reply.map).map(Some),
+        }
+    }
+
+    async fn client_id(&self, addr: &str, call: Call) -> Result<ClientId, Refusal> {
+        let wait = call.wait;
+        let request = pb::ClientIdsRequest { envelope: Some(envelope(call).to_wire()), count: 1 };
+        let reply = answer(addr, wait, self.site(addr)?.client_ids(request)).await?;
+        if reply.count == 0 || reply.site >= 1 << 24 || reply.first >= 1 << 40 {
+            return Err(Refusal::Unknown { why: "the answer holds no client id".into() });
+        }
+        Ok(ClientId::new(SiteId(reply.site), reply.first))
+    }
+
+    async fn create_volume(&self, addr: &str, call: Call, new: NewVolume) -> Result<VolumeId, Refusal> {
+        let wait = call.wait;
+        let request = pb::CreateVolumeRequest {
+            envelope: Some(envelope(call).to_wire()),
+            name: new.name,
+            replication: u32::from(new.replication),
+            token: new.token,
+        };
+        let reply = answer(addr, wait, self.site(addr)?.create_volume(request)).await?;
+        Ok(VolumeId(reply.volume))
+    }
+
+    async fn node_status(&self, addr: &str, call: Call) -> Result<NodeReport, Refusal> {
+        let wait = call.wait;
+        let request = pb::NodeStatusRequest { envelope: Some(envelope(call).to_wire()) };
+        Ok(report(answer(addr, wait, self.site(addr)?.node_status(request)).await?))
+    }
+
+    async fn apply(
+        &self,
+        addr: &str,
+        call: Call,
+        group: GroupId,
+        volume: VolumeId,
+        op: &Op,
+    ) -> Result<Outcome, Refusal> {
+        let wait = call.wait;
+        let request = convert::apply_request(envelope(call), group, volume, op);
+        convert::parse_apply_reply(answer(addr, wait, self.meta(addr)?.apply(request)).await?)
+    }
+
+    async fn query(
+        &self,
+        addr: &str,
+        call: Call,
+        group: GroupId,
+        volume: VolumeId,
+        query: &Query,
+    ) -> Result<Answer, Refusal> {
+        let wait = call.wait;
+        let request = convert::query_request(envelope(call), group, volume, query);
+        convert::parse_query_reply(answer(addr, wait, self.meta(addr)?.query(request)).await?)
+    }
+
+    async fn open_session(&self, addr: &str, call: Call, group: GroupId) -> Result<Duration, Refusal> {
+        let wait = call.wait;
+        let request = pb::OpenSessionRequest { envelope: Some(envelope(call).to_wire()), group: group.0 };
+        let reply = answer(addr, wait, self.meta(addr)?.open_session(request)).await?;
+        Ok(Duration::from_millis(u64::from(reply.keepalive_ms)))
+    }
+
+    async fn end_session(&self, addr: &str, call: Call, group: GroupId) -> Result<(), Refusal> {
+        let wait = call.wait;
+        let request = pb::EndSessionRequest { envelope: Some(envelope(call).to_wire()), group: group.0 };
+        answer(addr, wait, self.meta(addr)?.end_session(request)).await.map(drop)
+    }
+
+    async fn keep_alive(
+        &self,
+        addr: &str,
+        call: Call,
+        group: GroupId,
+        not_open: Vec<(VolumeId, Ino)>,
+    ) -> Result<Vec<(VolumeId, Ino)>, Refusal> {
+        let wait = call.wait;
+        let request = pb::KeepAliveRequest {
+            envelope: Some(envelope(call).to_wire()),
+            group: group.0,
+            not_open: not_open.into_iter().map(|(volume, ino)| convert::inode_ref(volume, ino)).collect(),
+        };
+        let reply = answer(addr, wait, self.meta(addr)?.keep_alive(request)).await?;
+        reply.asked.into_iter().map(convert::parse_inode_ref).collect()
+    }
+
+    async fn put(&self, addr: &str, call: Call, put: PutChunk) -> Result<u32, Refusal> {
+        let wait = call.wait;
+        let request = pb::PutRequest {
+            space: call.space.0,
+            envelope: Some(envelope(call).to_wire()),
+            chunk: Some(convert::chunk_ref(put.chunk)),
+            pg: put.pg.0,
+            pg_epoch: put.epoch.0,
+            data: put.data,
+            sums: put.sums,
+            forward: true,
+            to_node: put.to.node.0,
+            to_incarnation: put.to.incarnation.0,
+        };
+        Ok(answer(addr, wait, self.chunk(addr)?.put(request)).await?.copies)
+    }
+
+    async fn get(&self, addr: &str, call: Call, get: GetChunk) -> Result<Vec<Piece>, Refusal> {
+        let wait = call.wait;
+        let request = pb::GetRequest {
+            space: call.space.0,
+            envelope: Some(envelope(call).to_wire()),
+            chunk: Some(convert::chunk_ref(get.chunk)),
+            pg: get.pg.0,
+            offset: get.offset,
+            len: get.len,
+        };
+        let mut client = self.chunk(addr)?;
+        let all = async {
+            let mut stream = client.get(request).await.map_err(|status| from_status(&status))?.into_inner();
+            let (mut pieces, mut bytes) = (Vec::new(), 0usize);
+            while let Some(piece) = stream.message().await.map_err(|status| from_status(&status))? {
+                bytes += piece.data.len();
+                pieces.push(Piece { offset: piece.offset, data: piece.data, sums: piece.sums });
+                if bytes > get.len as usize {
+                    return Err(Refusal::BadSum { what: "more bytes than asked for".into() });
+                }
+            }
+            Ok(pieces)
+        };
+        match tokio::time::timeout(wait, all).await {
+            Ok(result) => result,
+            Err(_) => Err(Refusal::Unknown { why: format!("{addr} did not answer in {} ms", wait.as_millis()) }),
+        }
+    }
+}
+
+fn parse_map(bytes: &[u8]) -> Result<SiteMap, Refusal> {
+    codec::decode_sitemap(bytes)
+        .map_err(|error| Refusal::Unknown { why: format!("the site map can't be read: {error}") })
+}
+
+fn report(wire: pb::NodeStatusReply) -> NodeReport {
+    let nodes = |ids: Vec<u32>| ids.into_iter().map(NodeId).collect();
+    NodeReport {
+        node: NodeId(wire.node),
+        incarnation: Incarnation(wire.incarnation),
+        version: wire.version,
+        groups: wire
+            .groups
+            .into_iter()
+            .map(|group| GroupReport {
+                group: GroupId(group.group),
+                leader: group.leader,
+                leader_node: (group.leader_node != 0).then_some(NodeId(group.leader_node)),
+                term: group.term,
+                last_log: group.last_log,
+                committed: group.committed,
+                applied: group.applied,
+                voters: nodes(group.voters),
+                learners: nodes(group.learners),
+                snapshot: group.snapshot,
+                purged: group.purged,
+            })
+            .collect(),
+        total_bytes: wire.total_bytes,
+        free_bytes: wire.free_bytes,
+        chunk_bytes: wire.chunk_bytes,
+        chunks: wire.chunks,
+        lease_left_ms: wire.lease_left_ms,
+        map_version: wire.map_version,
+        uptime_ms: wire.uptime_ms,
+    }
+}
