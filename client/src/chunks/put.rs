@@ -43,8 +43,14 @@ impl Shared {
             // A new id each time: what became of the last attempt is not known.
             let chunk =
                 ChunkId { client: session.client, counter: self.next_chunk.fetch_add(1, Ordering::Relaxed) + 1 };
-            let put =
-                PutChunk { chunk, pg: pg.id, epoch: pg.epoch, data: data.clone(), sums: block_sums(chunk, 0, &data) };
+            let put = PutChunk {
+                chunk,
+                pg: pg.id,
+                epoch: pg.epoch,
+                to,
+                data: data.clone(),
+                sums: block_sums(chunk, 0, &data),
+            };
             let (node, wait) = (to.node, trial.long_wait());
             let call = Call {
                 client: session.client,
