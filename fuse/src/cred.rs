@@ -19,7 +19,13 @@ const REMEMBERED: usize = 4096;
 /// Supplementary groups of the threads that asked lately.
 #[derive(Default)]
 pub(crate) struct Creds {
-    known: Mutex<BTreeMap<(u32, u32, u32), (Instant, Vec<u32>)>>,
+    known: Mutex<BTreeMap<(u32, u32, u32), Groups>>,
+}
+
+/// The groups of a thread, and when they were read.
+struct Groups {
+    read: Instant,
+    gids: Vec<u32>,
 }
 
 impl Creds {
@@ -33,10 +39,10 @@ impl Creds {
     fn groups(&self, process: Process) -> Vec<u32> {
         let key = (process.pid, process.uid, process.gid);
         let now = Instant::now();
-        if let Some((read, gids)) = self.known.lock().get(&key)
-            && now.duration_since(*read) < BELIEVED
+        if let Some(groups) = self.known.lock().get(&key)
+            && now.duration_since(groups.read) < BELIEVED
         {
-            return gids.clone();
+            return groups.gids.clone();
         }
         let gids = match std::fs::read_to_string(format!("/proc/{}/status", process.pid)) {
             Ok(status) => parse_groups(&status),
@@ -49,7 +55,7 @@ impl Creds {
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(key, (now, gids.clone()));
+        known.insert(key, Groups { read: now, gids: gids.clone() });
         gids
     }
 }

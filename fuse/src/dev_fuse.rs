@@ -245,7 +245,7 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        write_flags: WriteFlags,
+        _write_flags: WriteFlags,
         flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
@@ -256,7 +256,6 @@ impl Filesystem for Adapter {
             // The one copy: the loop's buffer is needed for the next request.
             data: Bytes::copy_from_slice(data),
             flags: flags.0,
-            clear_suid: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
             reply: written(reply),
         };
         self.pass(request, node, operation);

@@ -14,7 +14,8 @@ use crate::detach::{Detach, detach};
 use crate::dev_fuse::{Adapter, Notifier};
 use crate::fs::FileSystem;
 use crate::mountinfo;
-use crate::notices::Notices;
+use crate::notices::{Notices, Waiting};
+use crate::request::Handler;
 
 /// Name of the file system in `/proc/mounts`, as source and behind `fuse.`.
 const NAME: &str = "weft";
@@ -112,9 +113,8 @@ pub enum MountError {
 /// A mounted file system. Dropping it unmounts, without waiting for anything: call [`Mounted::unmount`] or let
 /// [`Mounted::wait`] return first.
 pub struct Mounted {
-    path: PathBuf,
+    attached: Attached,
     fs: Arc<FileSystem>,
-    ended: watch::Receiver<Option<Result<(), String>>>,
 }
 
 /// Mounts a volume on a directory. `client` is kept until the mount ends; requests run on `runtime`.
@@ -128,46 +128,17 @@ pub fn mount(
     options: MountOptions,
     runtime: Handle,
 ) -> Result<Mounted, MountError> {
-    let path = check_path(path)?;
-    check_device()?;
-    let root = is_root();
-    if !root && !helper_installed() {
-        return Err(MountError::NoHelper);
-    }
     let (notices, waiting) = Notices::new();
     let fs = Arc::new(FileSystem::new(volume, options.ttl.min(MAX_TTL), notices, runtime));
-    let config = config(&options, root);
-    let session =
-        Session::new(Adapter::new(fs.clone()), &path, &config).map_err(|error| explain(error, &path, &config))?;
-    let io = |what| {
-        let path = path.display().to_string();
-        move |source| MountError::Io { what, path, source }
-    };
-    waiting.start(Arc::new(Notifier(session.notifier()))).map_err(io("start the notice thread of"))?;
-    let (tell, ended) = watch::channel(None);
-    std::thread::Builder::new()
-        .name("weft-mount".into())
-        .spawn(move || {
-            let result = session.run().map_err(|error| error.to_string());
-            if let Err(error) = &result {
-                tracing::warn!(error, "the mount ended");
-            }
-            // Kept to here: whoever waits for the end must find the client open.
-            drop(client);
-            let _ = tell.send(Some(result));
-        })
-        .map_err(io("start the threads of"))?;
-    if root {
-        read_ahead(&path, options.read_ahead_kib);
-    }
-    tracing::debug!(path = %path.display(), ?options, "mounted");
-    Ok(Mounted { path, fs, ended })
+    let attached = Attached::new(fs.clone(), path, &options, waiting, Box::new(client))?;
+    tracing::debug!(path = %attached.path.display(), ?options, "mounted");
+    Ok(Mounted { attached, fs })
 }
 
 impl Mounted {
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.attached.path
     }
 
     /// Returns when it is unmounted, by [`Mounted::unmount`] or by anybody (`fusermount3 -u`), and everything that was
@@ -176,13 +147,9 @@ impl Mounted {
     /// # Errors
     /// [`MountError::Unwritten`] if something written could not be made durable; [`MountError::Io`] if the mount broke.
     pub async fn wait(&self) -> Result<(), MountError> {
-        let mut ended = self.ended.clone();
-        let result = match ended.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().unwrap_or(Ok(())),
-            Err(_) => Err("its thread is gone".into()),
-        };
+        let result = self.attached.ended().await;
         self.fs.finish().await?;
-        result.map_err(|why| self.io("serve the mount on", io::Error::other(why)))
+        result
     }
 
     /// Makes everything written durable and unmounts. Where files are still open the mount leaves the tree at once, and
@@ -191,24 +158,89 @@ impl Mounted {
     /// # Errors
     /// As [`Mounted::wait`]; [`MountError::Io`] if the mount could not be taken away.
     pub async fn unmount(&self) -> Result<(), MountError> {
-        if self.ended.borrow().is_none() {
-            self.fs.sync_all().await?;
-            let path = self.path.clone();
-            // The kernel writes mapped pages out before it lets go, which this process must serve meanwhile.
-            let detached = tokio::task::spawn_blocking(move || detach(&path)).await;
-            match detached.unwrap_or_else(|error| Err(io::Error::other(error))) {
-                Ok(Detach::Gone) => {}
-                Ok(Detach::InUse) => tracing::warn!(
-                    path = %self.path.display(),
-                    "files are still open: the mount is gone from the tree, and ends with this process"
-                ),
-                Err(error) => return Err(self.io("unmount", error)),
-            }
-        }
+        self.fs.sync_all().await?;
+        self.attached.detach().await?;
         match tokio::time::timeout(GRACE, self.wait()).await {
             Ok(result) => result,
             Err(_) => Ok(self.fs.sync_all().await?),
         }
+    }
+}
+
+/// The kernel's side of a mount, with a handler behind it.
+struct Attached {
+    path: PathBuf,
+    ended: watch::Receiver<Option<Result<(), String>>>,
+}
+
+impl Attached {
+    /// Mounts on a directory. `kept` lives until the mount ends.
+    fn new(
+        handler: Arc<dyn Handler>,
+        path: &Path,
+        options: &MountOptions,
+        waiting: Waiting,
+        kept: Box<dyn Send>,
+    ) -> Result<Attached, MountError> {
+        let path = check_path(path)?;
+        check_device()?;
+        let root = is_root();
+        if !root && !helper_installed() {
+            return Err(MountError::NoHelper);
+        }
+        let config = config(options, root);
+        let session =
+            Session::new(Adapter::new(handler), &path, &config).map_err(|error| explain(error, &path, &config))?;
+        let io = |what| {
+            let path = path.display().to_string();
+            move |source| MountError::Io { what, path, source }
+        };
+        waiting.start(Arc::new(Notifier(session.notifier()))).map_err(io("start the notice thread of"))?;
+        let (tell, ended) = watch::channel(None);
+        std::thread::Builder::new()
+            .name("weft-mount".into())
+            .spawn(move || {
+                let result = session.run().map_err(|error| error.to_string());
+                if let Err(error) = &result {
+                    tracing::warn!(error, "the mount ended");
+                }
+                drop(kept);
+                let _ = tell.send(Some(result));
+            })
+            .map_err(io("start the threads of"))?;
+        if root {
+            read_ahead(&path, options.read_ahead_kib);
+        }
+        Ok(Attached { path, ended })
+    }
+
+    /// Returns when the kernel has let go.
+    async fn ended(&self) -> Result<(), MountError> {
+        let mut ended = self.ended.clone();
+        let result = match ended.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Ok(())),
+            Err(_) => Err("its thread is gone".into()),
+        };
+        result.map_err(|why| self.io("serve the mount on", io::Error::other(why)))
+    }
+
+    /// Takes the mount out of the tree, if it is still there.
+    async fn detach(&self) -> Result<(), MountError> {
+        if self.ended.borrow().is_some() {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        // The kernel writes mapped pages out before it lets go, which this process must serve meanwhile.
+        let detached = tokio::task::spawn_blocking(move || detach(&path)).await;
+        match detached.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(Detach::Gone) => {}
+            Ok(Detach::InUse) => tracing::warn!(
+                path = %self.path.display(),
+                "files are still open: the mount is gone from the tree, and ends with this process"
+            ),
+            Err(error) => return Err(self.io("unmount", error)),
+        }
+        Ok(())
     }
 
     fn io(&self, what: &'static str, source: io::Error) -> MountError {
@@ -216,7 +248,7 @@ impl Mounted {
     }
 }
 
-impl Drop for Mounted {
+impl Drop for Attached {
     fn drop(&mut self) {
         if self.ended.borrow().is_none()
             && let Err(error) = crate::detach::detach_lazily(&self.path)
@@ -310,7 +342,13 @@ fn read_ahead(path: &Path, kib: u32) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use weft_core::ids::{Ino, VolumeId};
+    use weft_core::namespace::inode::{Attr, Kind};
+    use weft_core::time::Timestamp;
+
     use super::*;
+    use crate::request::{Attributes, DirItem, Errno, HandleId, Opened, Operation, Request, Statfs};
 
     #[test]
     fn a_path_that_cannot_be_mounted_on_says_what_to_do() {
@@ -323,6 +361,101 @@ mod tests {
         assert!(matches!(check_path(&file), Err(MountError::NotDirectory { .. })));
         assert!(matches!(check_path(&file.join("below")), Err(MountError::NotDirectory { .. })));
         assert_eq!(check_path(folder.path()).unwrap(), folder.path().canonicalize().unwrap());
+    }
+
+    /// A root directory with nothing in it but `.` and `..`.
+    struct Empty;
+
+    impl Handler for Empty {
+        fn handle(&self, request: Request) {
+            let attr = Attr {
+                volume: VolumeId(1),
+                ino: Ino::ROOT,
+                kind: Kind::Directory,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                nlink: 2,
+                size: 0,
+                allocated: 0,
+                rdev: 0,
+                atime: Timestamp { secs: -3, nanos: 500_000_000 },
+                mtime: Timestamp { secs: 5, nanos: 7 },
+                ctime: Timestamp::default(),
+                btime: Timestamp::default(),
+                generation: 0,
+                version: 1,
+                parent: Ino::ROOT,
+            };
+            let dot = |name: &'static [u8], next| DirItem {
+                name: Bytes::from_static(name),
+                next,
+                st_ino: 77,
+                kind: Kind::Directory,
+                attr: None,
+            };
+            let opened = Opened { handle: HandleId(4), keep_cache: false, no_flush: false, direct: false };
+            match request.operation {
+                Operation::Getattr { reply, .. } => {
+                    reply.send(Ok(Attributes { st_ino: 77, attr, ttl: Duration::from_secs(1) }));
+                }
+                Operation::Opendir { reply } => reply.send(Ok(opened)),
+                Operation::Readdir { offset, mut listing, .. } => {
+                    let items = [dot(b".", 1), dot(b"..", 2)];
+                    items.iter().skip(offset as usize).all(|item| listing.add(item));
+                    listing.send(Ok(()));
+                }
+                Operation::Lookup { reply, .. } => reply.send(Err(Errno(libc::ENOENT))),
+                Operation::Statfs { reply } => reply.send(Ok(Statfs { bytes: 1 << 40, ..Statfs::default() })),
+                Operation::Releasedir { reply, .. } => reply.send(Ok(())),
+                // Everything else is answered with EIO by dropping it.
+                _ => {}
+            }
+        }
+    }
+
+    fn attach(path: &Path) -> Result<Attached, MountError> {
+        let (_, waiting) = Notices::new();
+        Attached::new(Arc::new(Empty), path, &MountOptions::default(), waiting, Box::new(()))
+    }
+
+    fn mountable() -> bool {
+        is_root() && check_device().is_ok()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_kernel_is_served_and_lets_go() {
+        if !mountable() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let attached = attach(folder.path()).unwrap();
+        let found = std::fs::metadata(folder.path()).unwrap();
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!((found.ino(), found.mode() & 0o7777), (77, 0o755));
+        assert_eq!((found.atime(), found.atime_nsec(), found.mtime_nsec()), (-3, 500_000_000, 7));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read(folder.path().join("x")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let again = attach(folder.path()).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(again.contains("already"), "{again}");
+        let open = std::fs::File::open(folder.path()).unwrap();
+        attached.detach().await.unwrap();
+        assert_ne!(std::fs::metadata(folder.path()).unwrap().ino(), 77, "gone from the tree at once");
+        drop(open);
+        attached.ended().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_unmount_by_somebody_else_is_noticed() {
+        if !mountable() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let attached = attach(folder.path()).unwrap();
+        assert_eq!(detach(folder.path()).unwrap(), Detach::Gone);
+        attached.ended().await.unwrap();
+        attached.detach().await.unwrap();
+        assert_eq!(detach(folder.path()).unwrap(), Detach::Gone, "what is not mounted is gone");
     }
 
     #[test]

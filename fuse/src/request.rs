@@ -98,7 +98,7 @@ pub enum Operation {
     /// Reads.
     Read { handle: HandleId, offset: u64, len: u32, reply: Reply<Bytes> },
     /// Writes.
-    Write { handle: HandleId, offset: u64, data: Bytes, flags: i32, clear_suid: bool, reply: Reply<u32> },
+    Write { handle: HandleId, offset: u64, data: Bytes, flags: i32, reply: Reply<u32> },
     /// A descriptor of the file was closed.
     Flush { handle: HandleId, reply: Reply<()> },
     /// Makes what was written durable.

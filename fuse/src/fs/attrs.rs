@@ -12,18 +12,15 @@ const UNLIMITED_BYTES: u64 = 1 << 50;
 const UNLIMITED_INODES: u64 = 1 << 40;
 
 impl State {
-    pub(super) async fn getattr(&self, process: Process, node: NodeId, handle: Option<HandleId>) -> Answer<Attributes> {
+    /// Always asked of the server, also for open files: what the client knows of them may be a second old already.
+    pub(super) async fn getattr(&self, process: Process, node: NodeId) -> Answer<Attributes> {
         let place = self.place(node)?;
         let cred = self.cred(process);
-        let open = handle.and_then(|handle| self.handles.file(handle));
         let mut left = TRIES;
         loop {
             left -= 1;
             let asked = self.inodes.now();
-            let attr = match &open {
-                Some(open) => open.file.attr().await?,
-                None => place.volume.getattr(&cred, place.ino).await?,
-            };
+            let attr = place.volume.getattr(&cred, place.ino).await?;
             let unchanged = self.inodes.unchanged_since(node, asked);
             if unchanged || left == 0 {
                 let ttl = if unchanged { self.ttl } else { Duration::ZERO };

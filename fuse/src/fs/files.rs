@@ -113,7 +113,6 @@ impl State {
         offset: u64,
         data: Bytes,
         flags: i32,
-        _clear_suid: bool,
     ) -> Answer<u32> {
         let open = self.handles.file(handle).ok_or(Errno(libc::EBADF))?;
         let len = data.len() as u32;

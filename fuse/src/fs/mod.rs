@@ -110,8 +110,8 @@ impl Handler for FileSystem {
             Operation::Lookup { name, reply } => {
                 self.run(reply, async move { fs.lookup(&fs.cred(process), node, name).await });
             }
-            Operation::Getattr { handle, reply } => {
-                self.run(reply, async move { fs.getattr(process, node, handle).await });
+            Operation::Getattr { reply, .. } => {
+                self.run(reply, async move { fs.getattr(process, node).await });
             }
             Operation::Setattr { set, handle, reply } => {
                 self.run(reply, async move { fs.setattr(process, node, set, handle).await });
@@ -149,8 +149,8 @@ impl Handler for FileSystem {
             Operation::Read { handle, offset, len, reply } => {
                 self.run(reply, async move { fs.read(handle, offset, len).await });
             }
-            Operation::Write { handle, offset, data, flags, clear_suid, reply } => {
-                self.run(reply, async move { fs.write(node, handle, offset, data, flags, clear_suid).await });
+            Operation::Write { handle, offset, data, flags, reply } => {
+                self.run(reply, async move { fs.write(node, handle, offset, data, flags).await });
             }
             Operation::Flush { handle, reply } | Operation::Fsync { handle, reply } => {
                 self.run(reply, async move { fs.flush(node, handle).await });
