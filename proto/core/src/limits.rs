@@ -60,3 +60,7 @@ pub const MAX_RESERVE: u64 = 256 << 30;
 pub const MAX_CUT_NOW: usize = 512;
 /// Pieces of the source's map that one copy-range shares; what is left is the caller's to ask for again.
 pub const MAX_COPY_PIECES: usize = 512;
+/// Extents of a file's map that come along with the answer to an open.
+pub const OPEN_MAP: u32 = 256;
+/// Orphans and cuts that one list of pending steps names.
+pub const MAX_PENDING: usize = 1024;

@@ -45,6 +45,11 @@ impl<'a> Overlay<'a> {
         Overlay { base, changes: Changes::new() }
     }
 
+    /// These changes laid over `base`.
+    pub fn with(base: &'a dyn View, changes: Changes) -> Overlay<'a> {
+        Overlay { base, changes }
+    }
+
     /// Sets a record.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.changes.insert(key.into(), Some(value.into()));

@@ -5,8 +5,14 @@
 
 pub(crate) mod fail;
 pub mod inode;
+pub(crate) mod map;
 pub mod op;
+pub(crate) mod ops;
 pub mod outcome;
 pub mod query;
+pub(crate) mod records;
+pub mod recount;
+pub(crate) mod session;
 pub mod step;
+pub(crate) mod tx;
 pub mod volume;

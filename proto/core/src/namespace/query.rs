@@ -1,7 +1,10 @@
 //! Questions about a volume, answered from the records without changing them.
 
+mod answer;
+
 use bytes::Bytes;
 
+pub(crate) use self::answer::answer;
 use super::inode::{Attr, Dirent, Extent, SlotRef};
 use crate::ids::{Ino, SlotId, SpaceId, VolumeId};
 use crate::name::{Name, XattrName};

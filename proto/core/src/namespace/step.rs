@@ -1,5 +1,8 @@
 //! Background work in bounded pieces, proposed by the leader and finished by whoever leads.
 
+mod take;
+
+pub(crate) use self::take::{finish_cut, forget, reap};
 use crate::ids::{ChunkId, Ino, SpaceId, VolumeId};
 
 /// One piece of background work. `Stepped`.

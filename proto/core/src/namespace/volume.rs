@@ -1,6 +1,15 @@
 //! A volume in its group.
 
-use crate::ids::{SlotId, SpaceId, VolumeId};
+use crate::codec::{self, Head};
+use crate::ids::{Epoch, Ino, SlotId, SpaceId, VolumeId};
+use crate::keys;
+use crate::namespace::fail::Fail;
+use crate::namespace::inode::{Inode, Kind};
+use crate::namespace::outcome::Outcome;
+use crate::namespace::records;
+use crate::namespace::tx::blank;
+use crate::time::Timestamp;
+use crate::view::Overlay;
 
 /// Makes the records of a volume in its group: head, root directory, slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,4 +26,46 @@ pub struct AttachVolume {
     pub uid: u32,
     /// Group of the root directory.
     pub gid: u32,
+}
+
+/// Makes the records; a volume that is there stays as it is.
+pub(crate) fn attach(out: &mut Overlay<'_>, now: Timestamp, attach: &AttachVolume) -> Result<Outcome, Fail> {
+    if records::get::<Head>(out, &keys::head(attach.volume))?.is_some() {
+        return Ok(Outcome::Done);
+    }
+    let head = Head {
+        space: attach.space,
+        slot: attach.slot,
+        epoch: Epoch(1),
+        next_ino: Ino(Ino::ROOT.0 + 1),
+        bytes: 0,
+        inodes: 1,
+        max_bytes: 0,
+        max_inodes: 0,
+    };
+    let root = Inode {
+        mode: attach.mode & 0o7777,
+        uid: attach.uid,
+        gid: attach.gid,
+        nlink: 2,
+        parent: Ino::ROOT,
+        ..blank(Kind::Directory, now)
+    };
+    out.put(keys::inode(attach.volume, Ino::ROOT), codec::encode_born(head.epoch, &root));
+    out.put(keys::head(attach.volume), codec::encode(&head));
+    out.put(keys::slot(attach.space, attach.slot), codec::encode(&attach.volume));
+    out.put(keys::space(attach.space), codec::encode(&true));
+    Ok(Outcome::Done)
+}
+
+/// Sets a volume's limits.
+pub(crate) fn set_quota(
+    out: &mut Overlay<'_>,
+    volume: VolumeId,
+    max_bytes: u64,
+    max_inodes: u64,
+) -> Result<Outcome, Fail> {
+    let head = records::head(out, volume)?;
+    out.put(keys::head(volume), codec::encode(&Head { max_bytes, max_inodes, ..head }));
+    Ok(Outcome::Done)
 }

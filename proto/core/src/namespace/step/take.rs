@@ -1,0 +1,110 @@
+//! Taking steps. Each is proposed on what a leader saw, and asks again here whether it is still due.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::codec::ChunkRef;
+use crate::ids::{ChunkId, Ino, SpaceId};
+use crate::keys;
+use crate::limits::STEP_RECORDS;
+use crate::namespace::fail::Fail;
+use crate::namespace::inode::{Extent, Inode};
+use crate::namespace::map;
+use crate::namespace::outcome::Outcome;
+use crate::namespace::records::{self, damaged};
+use crate::namespace::session;
+use crate::namespace::tx::Tx;
+use crate::view::{Overlay, ViewError};
+
+/// Removes some of what an orphan has, and the orphan itself once nothing of that is left.
+pub(crate) fn reap(tx: &mut Tx<'_>, ino: Ino) -> Result<Outcome, Fail> {
+    let Some(mut inode) = records::inode_if(&tx.out, tx.volume, ino)?.filter(|inode| inode.nlink == 0) else {
+        return Ok(Outcome::Stepped { more: false });
+    };
+    let (extents, more) = some_extents(tx, keys::file_extents(tx.volume, ino), STEP_RECORDS)?;
+    let room = STEP_RECORDS - extents.len();
+    drop_extents(tx, ino, &mut inode, &extents)?;
+    let (mut xattrs, mut more_xattrs) = (Vec::new(), false);
+    records::scan(&tx.out, keys::xattrs(tx.volume, ino), |key, _| {
+        if xattrs.len() >= room {
+            more_xattrs = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        xattrs.push(Bytes::copy_from_slice(key));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for key in xattrs {
+        tx.out.remove(key);
+    }
+    if more || more_xattrs {
+        tx.put_inode(ino, &inode);
+        return Ok(Outcome::Stepped { more: true });
+    }
+    tx.out.remove(keys::inode(tx.volume, ino));
+    tx.out.remove(keys::orphan(tx.volume, ino));
+    tx.out.remove(keys::cut(tx.volume, ino));
+    tx.head.inodes -= 1;
+    Ok(Outcome::Stepped { more: false })
+}
+
+/// Removes some of what a truncation cut off: extents of earlier generations first, then those beyond the cut.
+pub(crate) fn finish_cut(tx: &mut Tx<'_>, ino: Ino) -> Result<Outcome, Fail> {
+    let Some(mut inode) = records::inode_if(&tx.out, tx.volume, ino)? else {
+        return Ok(Outcome::Stepped { more: false });
+    };
+    if records::get::<bool>(&tx.out, &keys::cut(tx.volume, ino))?.is_none() {
+        return Ok(Outcome::Stepped { more: false });
+    }
+    let old = keys::old_extents(tx.volume, ino, inode.generation);
+    let (mut extents, mut more) = some_extents(tx, old, STEP_RECORDS)?;
+    if let Some(cut) = inode.cut_at
+        && !more
+    {
+        let behind = keys::extents(tx.volume, ino, inode.generation, cut);
+        let (rest, more_rest) = some_extents(tx, behind, STEP_RECORDS - extents.len())?;
+        extents.extend(rest);
+        more = more_rest;
+    }
+    drop_extents(tx, ino, &mut inode, &extents)?;
+    if !more {
+        inode.cut_at = None;
+        tx.out.remove(keys::cut(tx.volume, ino));
+    }
+    tx.put_inode(ino, &inode);
+    Ok(Outcome::Stepped { more })
+}
+
+type Found = Vec<(u32, Extent)>;
+
+/// At most `most` extents between two keys, with their generations, and whether there are more.
+fn some_extents(tx: &Tx<'_>, bounds: (Bytes, Bytes), most: usize) -> Result<(Found, bool), ViewError> {
+    let (mut found, mut more) = (Found::new(), false);
+    records::scan(&tx.out, bounds, |key, value| {
+        if found.len() >= most {
+            more = true;
+            return Ok(ControlFlow::Break(()));
+        }
+        let (_, rest) = keys::ino_and_rest(key).map_err(|err| damaged(key, &err))?;
+        let (generation, _) = keys::extent_rest(rest).map_err(|err| damaged(key, &err))?;
+        found.push((generation, records::born(key, value)?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok((found, more))
+}
+
+fn drop_extents(tx: &mut Tx<'_>, ino: Ino, inode: &mut Inode, extents: &[(u32, Extent)]) -> Result<(), Fail> {
+    extents.iter().try_for_each(|(generation, extent)| map::remove(tx, ino, inode, *generation, extent))
+}
+
+/// Forgets freed chunks that nobody can name any more.
+pub(crate) fn forget(out: &mut Overlay<'_>, space: SpaceId, chunks: &[ChunkId]) -> Result<Outcome, Fail> {
+    for chunk in chunks.iter().take(STEP_RECORDS) {
+        let key = keys::freed(space, *chunk);
+        // Only the uploader could name it, and an ended session can't.
+        if records::get::<ChunkRef>(out, &key)?.is_some() && session::has_ended(out, chunk.client, space)? {
+            out.remove(key);
+        }
+    }
+    Ok(Outcome::Stepped { more: chunks.len() > STEP_RECORDS })
+}
