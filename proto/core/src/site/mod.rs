@@ -135,6 +135,13 @@ pub struct Node {
     pub status: NodeStatus,
 }
 
+impl Node {
+    /// The node in its present life.
+    pub fn replica(&self) -> ReplicaId {
+        ReplicaId { node: self.id, incarnation: self.incarnation }
+    }
+}
+
 /// Whether a node is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeStatus {

@@ -51,8 +51,8 @@ pub fn plan(map: &SiteMap, seen: &Seen) -> Vec<SiteCommand> {
         commands.push(SiteCommand::NodeStatus { changes });
     }
     commands.extend(groups(map, &nodes, seen));
-    let mut pgs: Vec<Pg> = map.pgs.iter().filter_map(|pg| member_states(pg, seen)).collect();
-    pgs.extend(new_pgs(map, &nodes, seen));
+    let mut pgs: Vec<Pg> = map.pgs.iter().filter_map(|pg| member_states(pg, &nodes, seen)).collect();
+    pgs.extend(new_pgs(map, &pgs, &nodes, seen));
     // One command per so many, to stay far below the bound of changes of one entry.
     commands.extend(pgs.chunks(256).map(|pgs| SiteCommand::SetPgs { pgs: pgs.to_vec() }));
     commands
@@ -72,10 +72,6 @@ fn is_alive(node: &Node, seen: &Seen) -> bool {
     matches!(seen.nodes.get(&node.id), Some(Presence::Alive(_)))
 }
 
-fn replica(node: &Node) -> ReplicaId {
-    ReplicaId { node: node.id, incarnation: node.incarnation }
-}
-
 /// How many replicas a group should have: an odd number, since an even one tolerates no more failures; two where there
 /// are no more than two.
 fn voters(meta_nodes: usize) -> usize {
@@ -85,7 +81,8 @@ fn voters(meta_nodes: usize) -> usize {
     }
 }
 
-/// Groups that should get more replicas. Those that hold a group keep it, also while they are away.
+/// Groups whose replicas should change. Those that hold a group keep it, also while they are away, unless their data
+/// folder was made afresh: what they held is gone.
 fn groups(map: &SiteMap, nodes: &[Node], seen: &Seen) -> Vec<SiteCommand> {
     let meta: Vec<&Node> = nodes.iter().filter(|node| node.meta).collect();
     let wanted = voters(meta.len());
@@ -93,34 +90,49 @@ fn groups(map: &SiteMap, nodes: &[Node], seen: &Seen) -> Vec<SiteCommand> {
     map.groups.iter().flat_map(|group| &group.replicas).for_each(|held_by| *held.entry(held_by.node).or_default() += 1);
     let mut commands = Vec::new();
     for Group { id, replicas } in &map.groups {
-        let mut replicas = replicas.clone();
-        let before = replicas.len();
+        let before = replicas;
+        let mut replicas: Vec<ReplicaId> =
+            replicas.iter().filter(|replica| !is_lost(**replica, nodes)).copied().collect();
         while replicas.len() < wanted {
             let next = meta
                 .iter()
-                .filter(|node| is_alive(node, seen) && !replicas.contains(&replica(node)))
+                .filter(|node| is_alive(node, seen) && !replicas.contains(&node.replica()))
                 .min_by_key(|node| (held.get(&node.id).copied().unwrap_or_default(), node.id));
             let Some(next) = next else { break };
             *held.entry(next.id).or_default() += 1;
-            replicas.push(replica(next));
+            replicas.push(next.replica());
         }
-        if replicas.len() > before {
+        if !replicas.is_empty() && replicas != *before {
             commands.push(SiteCommand::SetGroup { group: *id, replicas });
         }
     }
     commands
 }
 
+/// Whether the site knows the replica's node in another life, or no more.
+fn is_lost(replica: ReplicaId, nodes: &[Node]) -> bool {
+    !nodes.iter().any(|node| node.replica() == replica)
+}
+
 /// The group with its members' states as they should be, if that is a change.
-fn member_states(pg: &Pg, seen: &Seen) -> Option<Pg> {
+fn member_states(pg: &Pg, nodes: &[Node], seen: &Seen) -> Option<Pg> {
     let presence = |member: &PgMember| seen.nodes.get(&member.replica.node);
-    let silent = |member: &PgMember| matches!(presence(member), Some(Presence::Silent));
+    let lost = |member: &PgMember| is_lost(member.replica, nodes);
+    let silent = |member: &PgMember| lost(member) || matches!(presence(member), Some(Presence::Silent));
     let serves = |member: &PgMember| member.state == MemberState::Serving;
     let some_serve_on = pg.members.iter().any(|member| serves(member) && !silent(member));
     let members: Vec<PgMember> = pg
         .members
         .iter()
         .map(|member| {
+            if lost(member) {
+                // Its data folder was made afresh: it begins with nothing, where others have what it had.
+                let anew = nodes.iter().find(|node| node.id == member.replica.node).filter(|_| some_serve_on);
+                return match anew {
+                    Some(node) => PgMember { replica: node.replica(), state: MemberState::Away },
+                    None => *member,
+                };
+            }
             let state = match (member.state, presence(member)) {
                 (MemberState::Serving, Some(Presence::Silent)) if some_serve_on => MemberState::Away,
                 (MemberState::Behind, Some(Presence::Silent)) => MemberState::Away,
@@ -139,7 +151,7 @@ fn member_states(pg: &Pg, seen: &Seen) -> Option<Pg> {
 }
 
 /// Placement groups for replication factors that have become possible, and for chunk servers that hold none yet.
-fn new_pgs(map: &SiteMap, nodes: &[Node], seen: &Seen) -> Vec<Pg> {
+fn new_pgs(map: &SiteMap, changed: &[Pg], nodes: &[Node], seen: &Seen) -> Vec<Pg> {
     let servers: Vec<&Node> =
         nodes.iter().filter(|node| node.chunk && node.status == NodeStatus::Up && is_alive(node, seen)).collect();
     let mut next = map.pgs.iter().map(|pg| pg.id.0).max().unwrap_or(0) + 1;
@@ -149,9 +161,9 @@ fn new_pgs(map: &SiteMap, nodes: &[Node], seen: &Seen) -> Vec<Pg> {
         if servers.len() < copies {
             break;
         }
-        let of_factor = || map.pgs.iter().filter(|pg| pg.factor == factor);
+        let of_factor = || map.pgs.iter().chain(changed).filter(|pg| pg.factor == factor);
         let in_use =
-            |node: &Node| of_factor().any(|pg| pg.members.iter().any(|member| member.replica == replica(node)));
+            |node: &Node| of_factor().any(|pg| pg.members.iter().any(|member| member.replica == node.replica()));
         // Where each new group begins: round and round over the servers that have none of this factor yet.
         let firsts: Vec<usize> = (0..servers.len()).filter(|at| !in_use(servers[*at])).collect();
         if firsts.is_empty() {
@@ -174,7 +186,7 @@ fn new_pgs(map: &SiteMap, nodes: &[Node], seen: &Seen) -> Vec<Pg> {
             }
             let members = members
                 .into_iter()
-                .map(|at| PgMember { replica: replica(servers[at]), state: MemberState::Serving })
+                .map(|at| PgMember { replica: servers[at].replica(), state: MemberState::Serving })
                 .collect();
             made.push(Pg { id: PgId(next), factor, epoch: PgEpoch(1), members });
             next += 1;
@@ -200,7 +212,7 @@ mod tests {
     }
 
     fn site(nodes: u32) -> SiteMap {
-        let groups = (0..=2).map(|id| Group { id: GroupId(id), replicas: vec![replica(&node(1))] }).collect();
+        let groups = (0..=2).map(|id| Group { id: GroupId(id), replicas: vec![node(1).replica()] }).collect();
         SiteMap { version: 1, nodes: (1..=nodes).map(node).collect(), groups, ..SiteMap::default() }
     }
 
@@ -310,6 +322,26 @@ mod tests {
         settle(&mut map, &now);
         assert!(states(&map, 3, 3).iter().all(|state| *state == MemberState::Serving));
         assert!(map.pgs.iter().filter(|pg| pg.factor == 3).all(|pg| pg.epoch == PgEpoch(4)));
+    }
+
+    #[test]
+    fn a_node_whose_folder_was_made_afresh_begins_with_nothing() {
+        let mut map = site(3);
+        let all = seen(&[(1, alive()), (2, alive()), (3, alive())]);
+        settle(&mut map, &all);
+        map.nodes[2].incarnation = Incarnation(99);
+        let anew = map.nodes[2].replica();
+        settle(&mut map, &all);
+        assert!(map.groups.iter().all(|group| group.replicas.len() == 3 && group.replicas.contains(&anew)));
+        assert!(states(&map, 3, 3).iter().all(|state| *state == MemberState::Behind), "{:?}", states(&map, 3, 3));
+        for pg in map.pgs.iter().filter(|pg| pg.factor > 1) {
+            assert!(
+                pg.members.iter().all(|member| member.replica.node != NodeId(3) || member.replica == anew),
+                "{pg:?}"
+            );
+        }
+        let new = map.pgs.iter().filter(|pg| pg.factor == 1 && pg.members[0].replica == anew).count();
+        assert!(new > 0, "what it held alone is lost, and it takes new chunks in new placement groups");
     }
 
     #[test]
