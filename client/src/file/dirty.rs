@@ -124,6 +124,12 @@ impl Dirty {
         self.held
     }
 
+    /// The same, counted.
+    #[cfg(test)]
+    pub(super) fn in_memory(&self) -> u64 {
+        self.segments.values().filter(|segment| segment.body.in_memory()).map(|segment| segment.len).sum()
+    }
+
     /// Number of segments.
     pub(super) fn len(&self) -> usize {
         self.segments.len()

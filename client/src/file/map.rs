@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use weft_core::namespace::inode::{Extent, ExtentBody};
 use weft_core::span::Span;
 
@@ -146,14 +145,5 @@ fn source(extent: &Extent, part: Span) -> Source {
         },
         ExtentBody::Inline(bytes) => Source::Bytes(bytes.slice(from as usize..from as usize + part.len() as usize)),
         ExtentBody::Zero => Source::Zero,
-    }
-}
-
-/// The bytes of sources that need no chunk.
-pub(super) fn here(source: &Source, len: u64) -> Option<Bytes> {
-    match source {
-        Source::Bytes(bytes) => Some(bytes.clone()),
-        Source::Zero => Some(Bytes::from(vec![0; len as usize])),
-        Source::Chunk { .. } => None,
     }
 }

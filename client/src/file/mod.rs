@@ -12,6 +12,8 @@ mod plan;
 mod read;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::sync::Arc;
