@@ -23,3 +23,6 @@ pub mod store;
 mod tend;
 
 pub use server::{ChunkServer, HeartbeatFacts};
+
+#[cfg(test)]
+mod tests;
