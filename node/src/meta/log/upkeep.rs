@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ledger::{Entry, Kept, Ledger, Waiting};
-use super::record::{Kind, Position};
+use super::record::{Kind, Position, RECORDS};
 use super::segment::Name;
 use super::{LogError, Shared};
 
@@ -189,10 +189,11 @@ fn oldest(ledger: &Ledger) -> Oldest {
     if first.live == 0 {
         return Oldest::Empty { number, next: second.segment.number };
     }
-    let (full, all) = (u64::from(ledger.segment_bytes), ledger.chain.len() as u64);
+    let (full, all) = (u64::from(ledger.segment_bytes - RECORDS), ledger.chain.len() as u64);
     let needed: u64 = ledger.chain.iter().map(|link| link.live).sum();
     let little = all > 2 && first.live <= full / 4;
-    let wasteful = all > 4 && needed * 2 < (all - 1) * full;
+    // Records packed anew fill segments to a half at the worst, so this comes to an end.
+    let wasteful = all > 4 && needed * 3 < (all - 1) * full;
     if !little && !wasteful {
         return Oldest::Stays;
     }
