@@ -1,6 +1,6 @@
 //! Open files and directories, by the numbers under which the kernel has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -11,6 +11,7 @@ use crate::request::{HandleId, NodeId};
 
 /// An open file.
 pub(crate) struct OpenFile {
+    pub(crate) node: NodeId,
     pub(crate) file: File,
     pub(crate) writable: bool,
 }
@@ -34,6 +35,8 @@ pub(crate) struct Handles {
 struct Inner {
     last: u64,
     files: BTreeMap<u64, Arc<OpenFile>>,
+    /// Handles of each node's files.
+    by_node: BTreeSet<(NodeId, u64)>,
     dirs: BTreeMap<u64, Arc<OpenDir>>,
 }
 
@@ -42,6 +45,7 @@ impl Handles {
         let mut inner = self.inner.lock();
         inner.last += 1;
         let number = inner.last;
+        inner.by_node.insert((file.node, number));
         inner.files.insert(number, Arc::new(file));
         HandleId(number)
     }
@@ -51,7 +55,17 @@ impl Handles {
     }
 
     pub(crate) fn close_file(&self, handle: HandleId) -> Option<Arc<OpenFile>> {
-        self.inner.lock().files.remove(&handle.0)
+        let mut inner = self.inner.lock();
+        let closed = inner.files.remove(&handle.0)?;
+        inner.by_node.remove(&(closed.node, handle.0));
+        Some(closed)
+    }
+
+    /// An open file of a node, if there is one.
+    pub(crate) fn of_node(&self, node: NodeId) -> Option<Arc<OpenFile>> {
+        let inner = self.inner.lock();
+        let (_, number) = inner.by_node.range((node, 0)..=(node, u64::MAX)).next()?;
+        inner.files.get(number).cloned()
     }
 
     pub(crate) fn all_files(&self) -> Vec<Arc<OpenFile>> {
@@ -78,6 +92,7 @@ impl Handles {
     pub(crate) fn clear(&self) {
         let mut inner = self.inner.lock();
         inner.files.clear();
+        inner.by_node.clear();
         inner.dirs.clear();
     }
 }

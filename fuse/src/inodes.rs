@@ -195,16 +195,14 @@ impl<V: Clone> InodeTable<V> {
         }
     }
 
-    /// A change made through this mount took the content from one version to the next; the kernel has seen it happen.
-    /// A larger step holds somebody else's changes too, and leaves the kernel with an old version.
-    pub(crate) fn own_change(&self, node: NodeId, version: u64) {
+    /// The content is of this version now, and every change since `ours_since` was made through this mount, so that the
+    /// kernel has seen it happen: what it has of a version from there on is right.
+    pub(crate) fn own_changes(&self, node: NodeId, ours_since: u64, version: u64) {
         if let Some(found) = self.inner.lock().nodes.get_mut(&node.0) {
-            let before = Some(version.wrapping_sub(1));
-            if found.told == before {
-                found.told = Some(version);
-            }
-            if found.cached == before {
-                found.cached = Some(version);
+            for known in [&mut found.told, &mut found.cached].into_iter().flatten() {
+                if (ours_since..version).contains(known) {
+                    *known = version;
+                }
             }
         }
     }
@@ -327,12 +325,13 @@ mod tests {
         let node = table.node(ViewId(1), Ino(7));
         table.looked_up(node, &place(7), None);
         table.told(node, 3);
-        table.cached(node, 3);
-        table.own_change(node, 4);
-        assert_eq!(table.known(node, 4), Known { attributes: true, pages: true });
-        // Version 5 was somebody else's.
-        table.own_change(node, 6);
-        assert_eq!(table.known(node, 6), Known { attributes: false, pages: false });
+        table.cached(node, 2);
+        table.own_changes(node, 3, 5);
+        assert_eq!(table.known(node, 5), Known { attributes: true, pages: false });
+        table.cached(node, 5);
+        // Version 6 was somebody else's.
+        table.own_changes(node, 6, 7);
+        assert_eq!(table.known(node, 7), Known { attributes: false, pages: false });
     }
 
     #[test]

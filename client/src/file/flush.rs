@@ -153,6 +153,9 @@ impl FileState {
             match state.apply(&cred, &op).await {
                 Ok(Outcome::Attr(attr)) => Ok(state.change(|inner| {
                     let known = inner.attr.as_ref().map_or(0, |known| known.version);
+                    if attr.version > known + 1 {
+                        inner.ours_since = attr.version;
+                    }
                     match attr.version {
                         version if version < known => inner.map.forget(),
                         _ if size == 0 => inner.map = Map::empty(),
@@ -251,6 +254,7 @@ fn committed(inner: &mut Inner, attr: Attr, extents: Vec<Extent>) {
     if attr.version > known {
         if attr.version != known + 1 {
             inner.map.forget();
+            inner.ours_since = attr.version;
         }
         extents.into_iter().for_each(|extent| inner.map.overlay(extent));
         inner.checked = Some(Instant::now());

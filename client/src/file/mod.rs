@@ -10,6 +10,7 @@ mod flush;
 mod map;
 mod plan;
 mod read;
+mod seek;
 mod state;
 mod table;
 #[cfg(test)]
@@ -212,6 +213,23 @@ impl File {
         self.handle.state.write(&self.handle.cred, None, data).await
     }
 
+    /// The first byte at or behind `offset` that is data; `None` if there is none. Reserved zeroes are no data.
+    ///
+    /// # Errors
+    /// EIO if the map can't be had within the deadline.
+    pub async fn seek_data(&self, offset: u64) -> Result<Option<u64>> {
+        self.handle.state.seek(&self.handle.cred, offset, false).await
+    }
+
+    /// The first byte at or behind `offset` that is in a hole, where the end of the file is one; `None` if `offset` is
+    /// not in the file.
+    ///
+    /// # Errors
+    /// As [`File::seek_data`].
+    pub async fn seek_hole(&self, offset: u64) -> Result<Option<u64>> {
+        self.handle.state.seek(&self.handle.cred, offset, true).await
+    }
+
     /// Sets the size. Durable when it returns, and everything written before with it.
     ///
     /// # Errors
@@ -276,6 +294,13 @@ impl File {
             Some(attr) => Ok(inner.show(attr)),
             None => Err(Error::Closed),
         }
+    }
+
+    /// The file's content version, and the version since which every change was made by this client: what was read of
+    /// the file at or after that one and changed along with the writes made here is still right.
+    pub fn versions(&self) -> (u64, u64) {
+        let inner = self.handle.state.lock();
+        (inner.attr.as_ref().map_or(0, |attr| attr.version), inner.ours_since)
     }
 
     /// Flushes, if the file was opened for writing; the handle should not be used afterwards. A handle dropped without

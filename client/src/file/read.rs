@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Chunk reads of one call under way at once.
 const AT_ONCE: usize = 8;
 /// Questions about the map in one read; a file whose map changes faster than it can be asked for fails.
-const MOST_RELOADS: u32 = 64;
+pub(super) const MOST_RELOADS: u32 = 64;
 /// A read no further from the last one's end than this follows it: requests of one reader arrive out of order.
 const NEAR: u64 = 256 << 10;
 /// A first read of this length or more begins a sequential one.
@@ -59,7 +59,7 @@ enum Part {
 
 impl Inner {
     /// Where the bytes of a span are, or from where on the map must be asked for.
-    fn sources(&self, span: Span) -> Result<Vec<(Span, Source)>, u64> {
+    pub(super) fn sources(&self, span: Span) -> Result<Vec<(Span, Source)>, u64> {
         let mut all = self.dirty.sources(span);
         for gap in uncovered(span, &all) {
             all.extend(self.committing.sources(gap));

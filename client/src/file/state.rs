@@ -39,6 +39,8 @@ pub(crate) struct FileState {
 pub(super) struct Inner {
     /// As committed, as far as is known; `None` while the first open is under way.
     pub(super) attr: Option<Attr>,
+    /// Every change of content after this version was made by this client.
+    pub(super) ours_since: u64,
     /// When `attr` and `map` were last known to be right.
     pub(super) checked: Option<Instant>,
     pub(super) map: Map,
@@ -162,6 +164,7 @@ impl Inner {
             }
             if attr.version != known.version || attr.generation != known.generation {
                 self.map.forget();
+                self.ours_since = attr.version;
             } else if attr.ctime < known.ctime {
                 // Of the same content, but before a change of attributes that is known already.
                 if let Some((span, extents)) = page {
@@ -169,6 +172,8 @@ impl Inner {
                 }
                 return;
             }
+        } else {
+            self.ours_since = attr.version;
         }
         self.attr = Some(attr);
         if let Some((span, extents)) = page {
@@ -209,6 +214,7 @@ impl FileState {
                 ino,
                 inner: Mutex::new(Inner {
                     attr: None,
+                    ours_since: 0,
                     checked: None,
                     map: Map::default(),
                     dirty: Dirty::default(),

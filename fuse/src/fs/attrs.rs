@@ -43,10 +43,7 @@ impl State {
         let set = SetAttr { mode, uid, gid, atime, mtime, ctime };
         let open = handle.and_then(|handle| self.handles.file(handle)).filter(|open| open.writable);
         let attr = match (size, open) {
-            (Some(size), Some(open)) => {
-                let attr = open.file.truncate(size).await?;
-                if set == SetAttr::default() { attr } else { open.file.setattr(&cred, set).await? }
-            }
+            (Some(size), Some(open)) => open.file.truncate_with(&cred, size, set).await?,
             (Some(size), None) => place.volume.truncate(&cred, place.ino, size, set).await?,
             (None, _) => place.volume.setattr(&cred, place.ino, set).await?,
         };
@@ -58,7 +55,16 @@ impl State {
     /// A change made through this mount left a file with these attributes.
     pub(super) fn made(&self, node: NodeId, attr: &Attr) {
         self.inodes.changed(node);
-        self.inodes.own_change(node, attr.version);
+        self.claim_own_changes(node);
+        self.inodes.own_changes(node, attr.version.saturating_sub(1), attr.version);
+    }
+
+    /// What was written through open handles, also by the client's own timer, is no news to the kernel.
+    pub(super) fn claim_own_changes(&self, node: NodeId) {
+        if let Some(open) = self.handles.of_node(node) {
+            let (version, ours_since) = open.file.versions();
+            self.inodes.own_changes(node, ours_since, version);
+        }
     }
 
     pub(super) async fn statfs(&self, process: Process, node: NodeId) -> Answer<Statfs> {

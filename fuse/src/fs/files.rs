@@ -41,13 +41,14 @@ impl State {
     /// again if it was told that of another one: who opens after a close elsewhere sees what was written there.
     async fn opened(&self, node: NodeId, file: File, attr: &Attr, flags: i32) -> Opened {
         let (_, writable) = rights(flags);
+        self.claim_own_changes(node);
         let known = self.inodes.known(node, attr.version);
         if !known.attributes {
             self.notices.drop_attributes(node).await;
         }
         self.inodes.cached(node, attr.version);
         Opened {
-            handle: self.handles.open_file(OpenFile { file, writable }),
+            handle: self.handles.open_file(OpenFile { node, file, writable }),
             keep_cache: known.pages,
             no_flush: !writable,
             // The end may not be where the kernel believes it is, and its pages would then show the bytes elsewhere.
@@ -136,10 +137,10 @@ impl State {
     }
 
     async fn commit(&self, node: NodeId, open: &OpenFile) -> Answer<()> {
-        open.file.flush().await?;
-        let attr = open.file.attr().await?;
-        self.made(node, &attr);
-        Ok(())
+        let result = open.file.flush().await;
+        self.inodes.changed(node);
+        self.claim_own_changes(node);
+        Ok(result?)
     }
 
     pub(super) async fn release(&self, node: NodeId, handle: HandleId) {
@@ -149,6 +150,8 @@ impl State {
         }
         if open.writable {
             self.inodes.changed(node);
+            let (version, ours_since) = open.file.versions();
+            self.inodes.own_changes(node, ours_since, version);
         }
     }
 
@@ -163,7 +166,6 @@ impl State {
     ) -> Answer<()> {
         let open = self.handles.file(handle).ok_or(Errno(libc::EBADF))?;
         let mode = allocate_mode(mode).ok_or(Errno(libc::EOPNOTSUPP))?;
-        open.file.flush().await?;
         let attr = open.file.volume().allocate(&self.cred(process), open.file.ino(), mode, offset, len).await?;
         self.made(node, &attr);
         Ok(())
@@ -171,9 +173,12 @@ impl State {
 
     pub(super) async fn lseek(&self, handle: HandleId, offset: u64, whence: i32) -> Answer<u64> {
         let open = self.handles.file(handle).ok_or(Errno(libc::EBADF))?;
-        let _ = (open, offset, whence);
-        // The kernel then takes the whole file for data.
-        Err(Errno(libc::ENOSYS))
+        let found = match whence {
+            libc::SEEK_DATA => open.file.seek_data(offset).await?,
+            libc::SEEK_HOLE => open.file.seek_hole(offset).await?,
+            _ => return Err(Errno(libc::EINVAL)),
+        };
+        found.ok_or(Errno(libc::ENXIO))
     }
 
     pub(super) async fn copy_range(
@@ -185,8 +190,6 @@ impl State {
     ) -> Answer<u32> {
         let from = self.handles.file(source.handle).ok_or(Errno(libc::EBADF))?;
         let to = self.handles.file(target.handle).ok_or(Errno(libc::EBADF))?;
-        from.file.flush().await?;
-        to.file.flush().await?;
         let cred = self.cred(process);
         let len = len.min(MAX_COPY);
         let (volume, ino) = (from.file.volume(), from.file.ino());

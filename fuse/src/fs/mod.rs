@@ -245,6 +245,7 @@ impl State {
     /// Before the kernel is told attributes: pages that it holds of another version are dropped, so that nobody sees
     /// the new size with the old bytes.
     async fn settle(&self, node: NodeId, attr: &Attr) {
+        self.claim_own_changes(node);
         if !self.inodes.known(node, attr.version).pages {
             self.notices.drop_pages(node).await;
             self.inodes.cached(node, attr.version);
