@@ -1,0 +1,45 @@
+//! One file per command.
+
+mod cat;
+mod cluster;
+pub(crate) mod completions;
+mod get;
+mod ls;
+mod mkdir;
+pub(crate) mod mount;
+mod node;
+mod put;
+mod rm;
+mod stat;
+pub(crate) mod status;
+mod volume;
+
+use crate::args::{Cli, ClusterCommand, Command};
+use crate::dev;
+use crate::failure::Failure;
+use crate::interrupt::until_interrupted;
+
+/// Does what was asked.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let connect = cli.connect;
+    match cli.command {
+        Command::Dev(args) => dev::run(args).await,
+        Command::Node(args) => node::run(args).await,
+        Command::Cluster(ClusterCommand::Init { config, name, groups, replication }) => {
+            until_interrupted(cluster::init(config, name, groups, replication)).await
+        }
+        Command::Cluster(ClusterCommand::Join { config, peer }) => until_interrupted(cluster::join(config, peer)).await,
+        Command::Cluster(ClusterCommand::Status { json }) => until_interrupted(status::run(&connect, json)).await,
+        Command::Mount(args) => mount::run(&connect, args).await,
+        Command::Volume(command) => until_interrupted(volume::run(&connect, command)).await,
+        Command::Ls(args) => until_interrupted(ls::run(&connect, args)).await,
+        Command::Stat(args) => until_interrupted(stat::run(&connect, args)).await,
+        Command::Cat(args) => until_interrupted(cat::run(&connect, args)).await,
+        Command::Put(args) => put::run(&connect, args).await,
+        Command::Get(args) => get::run(&connect, args).await,
+        Command::Rm(args) => until_interrupted(rm::run(&connect, args)).await,
+        Command::Mkdir(args) => until_interrupted(mkdir::run(&connect, args)).await,
+        // Answered before there was a runtime.
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

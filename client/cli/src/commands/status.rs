@@ -1,0 +1,391 @@
+//! `weft cluster status`: nodes, groups, leaders, placement, space, and whether all is well.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde::Serialize;
+use weft_client::site::{MemberState, NodeStatus, SiteMap};
+use weft_client::{Client, NodeId, NodeReport};
+
+use super::volume::ShownVolume;
+use crate::args::ConnectArgs;
+use crate::connect::{close, connect};
+use crate::failure::{Doing, Failure};
+use crate::table::{Align, Table};
+use crate::{humane, output};
+
+/// A node that says nothing for so long counts as silent.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// Replicas that a group has where there are enough meta nodes.
+const USUAL_VOTERS: usize = 3;
+
+/// Everything there is to know, as `--json` shows it.
+#[derive(Serialize)]
+pub(crate) struct Status {
+    name: String,
+    site: String,
+    map_version: u64,
+    /// Nothing is wrong: every node up and answering, every group led with all its voters, all placement served.
+    pub(crate) healthy: bool,
+    /// What is wrong.
+    pub(crate) problems: Vec<String>,
+    nodes: Vec<ShownNode>,
+    groups: Vec<ShownGroup>,
+    placement: Vec<ShownPg>,
+    volumes: Vec<ShownVolume>,
+}
+
+#[derive(Serialize)]
+struct ShownNode {
+    id: u32,
+    incarnation: String,
+    addr: String,
+    meta: bool,
+    chunk: bool,
+    /// What the site thinks of it: up, away, full.
+    status: &'static str,
+    /// What it says of itself; `null` if it does not answer.
+    report: Option<ShownReport>,
+}
+
+#[derive(Serialize)]
+struct ShownReport {
+    version: String,
+    uptime_ms: u64,
+    map_version: u64,
+    lease_left_ms: u32,
+    total_bytes: u64,
+    free_bytes: u64,
+    chunk_bytes: u64,
+    chunks: u64,
+}
+
+#[derive(Serialize)]
+struct ShownGroup {
+    id: u32,
+    leader: Option<u32>,
+    /// Nodes that should hold it.
+    replicas: Vec<u32>,
+    /// Nodes that say they hold it.
+    members: Vec<ShownMember>,
+}
+
+#[derive(Serialize)]
+struct ShownMember {
+    node: u32,
+    leader: bool,
+    term: u64,
+    last_log: u64,
+    committed: u64,
+    applied: u64,
+    snapshot: u64,
+    purged: u64,
+    voters: Vec<u32>,
+    learners: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct ShownPg {
+    id: u32,
+    /// For volumes with so many copies.
+    factor: u8,
+    epoch: u64,
+    /// All members serve.
+    healthy: bool,
+    members: Vec<ShownPgMember>,
+}
+
+#[derive(Serialize)]
+struct ShownPgMember {
+    node: u32,
+    state: &'static str,
+}
+
+/// Shows it.
+pub(crate) async fn run(to: &ConnectArgs, json: bool) -> Result<(), Failure> {
+    let client = connect(to).await?;
+    let status = ask(&client).await?;
+    if json {
+        output::json(&status)?;
+    } else {
+        output::bytes(text(&status).as_bytes())?;
+    }
+    close(&client).await
+}
+
+/// Asks the site for its map and every node for itself.
+pub(crate) async fn ask(client: &Client) -> Result<Status, Failure> {
+    let map = client.refresh_map().await.doing("ask for the site map")?;
+    let reports = join_all(map.nodes.iter().map(|node| async {
+        let report = tokio::time::timeout(ANSWER_WITHIN, client.node_status(node.id)).await;
+        (node.id, report.ok().and_then(Result::ok))
+    }));
+    let reports = reports.await.into_iter().filter_map(|(node, report)| Some((node, report?))).collect();
+    Ok(status(&map, &reports))
+}
+
+/// Puts together what the site says and what the nodes say.
+fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
+    let nodes: Vec<ShownNode> = map.nodes.iter().map(|node| shown_node(node, reports.get(&node.id))).collect();
+    let groups: Vec<ShownGroup> = map.groups.iter().map(|group| shown_group(group, reports)).collect();
+    let placement: Vec<ShownPg> = map.pgs.iter().map(shown_pg).collect();
+    let mut problems = Vec::new();
+    for node in &nodes {
+        if node.status != "up" {
+            problems.push(format!("node {} at {} is {}", node.id, node.addr, node.status));
+        } else if node.report.is_none() {
+            problems.push(format!("node {} at {} does not answer", node.id, node.addr));
+        }
+    }
+    group_problems(map, &groups, &mut problems);
+    placement_problems(map, &placement, &mut problems);
+    for volume in map.volumes.iter().filter(|volume| !volume.ready) {
+        problems.push(format!("volume {} is still being made", volume.name));
+    }
+    if map.volumes.is_empty() {
+        problems.push("the site has no volumes yet".into());
+    }
+    Status {
+        name: map.name.clone(),
+        site: format!("{:06x}", map.site.0),
+        map_version: map.version,
+        healthy: problems.is_empty(),
+        problems,
+        nodes,
+        groups,
+        placement,
+        volumes: map.volumes.iter().map(ShownVolume::from).collect(),
+    }
+}
+
+fn group_problems(map: &SiteMap, groups: &[ShownGroup], problems: &mut Vec<String>) {
+    let meta_nodes = map.nodes.iter().filter(|node| node.meta).count();
+    // Two nodes hold a group no safer than one: the planner may stay at one.
+    let wanted = if meta_nodes < USUAL_VOTERS { 1 } else { USUAL_VOTERS };
+    for group in groups {
+        let Some(leader) = group.leader else {
+            problems.push(format!("group {} has no leader", group.id));
+            continue;
+        };
+        if group.replicas.len() < wanted {
+            problems.push(format!("group {} has {} of {wanted} replicas", group.id, group.replicas.len()));
+        }
+        let voters = group.members.iter().find(|member| member.node == leader).map(|member| &member.voters);
+        if voters.is_none_or(|voters| *voters != group.replicas) {
+            problems.push(format!("group {} is still taking in or letting go of members", group.id));
+        }
+        for node in &group.replicas {
+            if !group.members.iter().any(|member| member.node == *node) {
+                problems.push(format!("group {}: node {node} does not serve its replica", group.id));
+            }
+        }
+    }
+}
+
+fn placement_problems(map: &SiteMap, placement: &[ShownPg], problems: &mut Vec<String>) {
+    let chunk_nodes = map.nodes.iter().filter(|node| node.chunk).count();
+    let mut factors: Vec<u8> = map.volumes.iter().map(|volume| volume.replication).collect();
+    factors.sort_unstable();
+    factors.dedup();
+    for factor in factors {
+        let of_factor: Vec<&ShownPg> = placement.iter().filter(|pg| pg.factor == factor).collect();
+        let wanted = usize::from(factor).min(chunk_nodes);
+        let ill = of_factor.iter().filter(|pg| !pg.healthy || pg.members.len() < wanted).count();
+        if of_factor.is_empty() {
+            problems.push(format!("there is no placement yet for {factor} copies"));
+        } else if ill > 0 {
+            problems.push(format!("{ill} of {} placement groups for {factor} copies are not whole", of_factor.len()));
+        }
+        if chunk_nodes < 2 && factor > 1 {
+            problems
+                .push(format!("{factor} copies need 2 chunk nodes at the least to be written; there is {chunk_nodes}"));
+        }
+    }
+}
+
+fn shown_node(node: &weft_client::site::Node, report: Option<&NodeReport>) -> ShownNode {
+    ShownNode {
+        id: node.id.0,
+        incarnation: format!("{:016x}", node.incarnation.0),
+        addr: node.addr.clone(),
+        meta: node.meta,
+        chunk: node.chunk,
+        status: match node.status {
+            NodeStatus::Up => "up",
+            NodeStatus::Away => "away",
+            NodeStatus::Full => "full",
+        },
+        report: report.map(|report| ShownReport {
+            version: report.version.clone(),
+            uptime_ms: report.uptime_ms,
+            map_version: report.map_version,
+            lease_left_ms: report.lease_left_ms,
+            total_bytes: report.total_bytes,
+            free_bytes: report.free_bytes,
+            chunk_bytes: report.chunk_bytes,
+            chunks: report.chunks,
+        }),
+    }
+}
+
+fn shown_group(group: &weft_client::site::Group, reports: &BTreeMap<NodeId, NodeReport>) -> ShownGroup {
+    let ids = |nodes: &[NodeId]| {
+        let mut ids: Vec<u32> = nodes.iter().map(|node| node.0).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let members: Vec<ShownMember> = reports
+        .iter()
+        .filter_map(|(node, report)| Some((node, report.groups.iter().find(|of| of.group == group.id)?)))
+        .map(|(node, of)| ShownMember {
+            node: node.0,
+            leader: of.leader,
+            term: of.term,
+            last_log: of.last_log,
+            committed: of.committed,
+            applied: of.applied,
+            snapshot: of.snapshot,
+            purged: of.purged,
+            voters: ids(&of.voters),
+            learners: ids(&of.learners),
+        })
+        .collect();
+    // A deposed leader that does not know yet has a lower term.
+    let leader = members.iter().filter(|member| member.leader).max_by_key(|member| member.term);
+    let replicas: Vec<NodeId> = group.replicas.iter().map(|replica| replica.node).collect();
+    ShownGroup { id: group.id.0, leader: leader.map(|member| member.node), replicas: ids(&replicas), members }
+}
+
+fn shown_pg(pg: &weft_client::site::Pg) -> ShownPg {
+    ShownPg {
+        id: pg.id.0,
+        factor: pg.factor,
+        epoch: pg.epoch.0,
+        healthy: pg.members.iter().all(|member| member.state == MemberState::Serving),
+        members: pg
+            .members
+            .iter()
+            .map(|member| ShownPgMember {
+                node: member.replica.node.0,
+                state: match member.state {
+                    MemberState::Serving => "serving",
+                    MemberState::Away => "away",
+                    MemberState::Behind => "behind",
+                },
+            })
+            .collect(),
+    }
+}
+
+/// For people.
+fn text(status: &Status) -> String {
+    let health = if status.healthy { "healthy" } else { "not whole" };
+    let mut out = format!("site {} ({}): {health}\n", status.name, status.site);
+    for problem in &status.problems {
+        out += &format!("  - {problem}\n");
+    }
+    out += &format!("\n{}", node_table(status).render());
+    out += &format!("\n{}", group_table(status).render());
+    out += &format!("\n{}", placement_table(status).render());
+    out
+}
+
+fn node_table(status: &Status) -> Table {
+    use Align::{Left, Right};
+    let head = [
+        ("NODE", Right),
+        ("ADDRESS", Left),
+        ("ROLES", Left),
+        ("STATUS", Left),
+        ("UP FOR", Right),
+        ("VERSION", Left),
+        ("FREE", Right),
+        ("OF", Right),
+        ("CHUNKS", Right),
+        ("IN THEM", Right),
+    ];
+    let mut table = Table::new(head);
+    for node in &status.nodes {
+        let roles = match (node.meta, node.chunk) {
+            (true, true) => "meta, chunk",
+            (true, false) => "meta",
+            (false, true) => "chunk",
+            (false, false) => "none",
+        };
+        let said = |say: fn(&ShownReport) -> String| node.report.as_ref().map_or_else(|| "?".into(), say);
+        table.row([
+            node.id.to_string(),
+            node.addr.clone(),
+            roles.into(),
+            if node.report.is_none() && node.status == "up" { "silent".into() } else { node.status.into() },
+            said(|report| humane::millis(report.uptime_ms)),
+            said(|report| report.version.clone()),
+            said(|report| humane::bytes(report.free_bytes)),
+            said(|report| humane::bytes(report.total_bytes)),
+            said(|report| report.chunks.to_string()),
+            said(|report| humane::bytes(report.chunk_bytes)),
+        ]);
+    }
+    table
+}
+
+fn group_table(status: &Status) -> Table {
+    use Align::{Left, Right};
+    let head = [
+        ("GROUP", Right),
+        ("LEADER", Right),
+        ("REPLICAS", Left),
+        ("TERM", Right),
+        ("COMMITTED", Right),
+        ("BEHIND", Left),
+    ];
+    let mut table = Table::new(head);
+    let list = |nodes: &[u32]| nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    for group in &status.groups {
+        let leader = group.members.iter().find(|member| Some(member.node) == group.leader);
+        let committed = leader.map_or(0, |leader| leader.committed);
+        // Those that lag by what is just under way are not worth a word.
+        let behind: Vec<String> = group
+            .members
+            .iter()
+            .filter(|member| committed.saturating_sub(member.applied) > 100)
+            .map(|member| format!("{} by {}", member.node, committed - member.applied))
+            .collect();
+        table.row([
+            if group.id == 0 { "0 (system)".into() } else { group.id.to_string() },
+            group.leader.map_or_else(|| "none".into(), |leader| leader.to_string()),
+            list(&group.replicas),
+            leader.map_or_else(|| "?".into(), |leader| leader.term.to_string()),
+            leader.map_or_else(|| "?".into(), |leader| leader.committed.to_string()),
+            behind.join(", "),
+        ]);
+    }
+    table
+}
+
+fn placement_table(status: &Status) -> Table {
+    use Align::Right;
+    let head =
+        [("COPIES", Right), ("PLACEMENT GROUPS", Right), ("WHOLE", Right), ("LACKING", Right), ("VOLUMES", Right)];
+    let mut table = Table::new(head);
+    let mut factors: Vec<u8> = status.placement.iter().map(|pg| pg.factor).collect();
+    factors.sort_unstable();
+    factors.dedup();
+    for factor in factors {
+        let all = status.placement.iter().filter(|pg| pg.factor == factor).count();
+        let whole = status.placement.iter().filter(|pg| pg.factor == factor && pg.healthy).count();
+        let volumes = status.volumes.iter().filter(|volume| volume.replication == factor).count();
+        table.row([
+            factor.to_string(),
+            all.to_string(),
+            whole.to_string(),
+            (all - whole).to_string(),
+            volumes.to_string(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests;
