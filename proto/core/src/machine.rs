@@ -200,21 +200,55 @@ pub fn group_time(view: &dyn View) -> Result<Option<Timestamp>, ViewError> {
     records::get(view, &keys::clock())
 }
 
-/// Background work that waits, at most [`MAX_PENDING`] of each kind.
+/// Background work that waits in this group, at most `limit` of each kind, and at most [`MAX_PENDING`].
 ///
 /// # Errors
-/// The store failed.
-pub fn pending_steps(view: &dyn View) -> Result<PendingSteps, ViewError> {
+/// The store failed; the replica must stop using it.
+pub fn pending(view: &dyn View, limit: usize) -> Result<PendingSteps, ViewError> {
+    let limit = limit.min(MAX_PENDING);
     let list = |bounds| {
         let mut found = Vec::new();
         records::scan(view, bounds, |key, _| {
+            if found.len() >= limit {
+                return Ok(ControlFlow::Break(()));
+            }
             let (volume, ino) = keys::two_ids(key).map_err(|err| damaged(key, &err))?;
             found.push((VolumeId(volume), Ino(ino)));
-            Ok(if found.len() < MAX_PENDING { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
     };
     Ok(PendingSteps { orphans: list(keys::orphans())?, cuts: list(keys::cuts())? })
+}
+
+/// As much of [`pending`] as one list holds.
+///
+/// # Errors
+/// The store failed; the replica must stop using it.
+pub fn pending_steps(view: &dyn View) -> Result<PendingSteps, ViewError> {
+    pending(view, MAX_PENDING)
+}
+
+/// Whether a session is open in this group: `NoSession` or `SessionEnded` if not.
+///
+/// # Errors
+/// The store failed; the replica must stop using it.
+pub fn session(view: &dyn View, client: ClientId, space: SpaceId) -> Result<Result<(), Refusal>, ViewError> {
+    let session: Option<Session> = records::get(view, &keys::session(space, client))?;
+    Ok(match session {
+        None => Err(Refusal::NoSession { client, space }),
+        Some(session) if session.ended => Err(Refusal::SessionEnded { client, space }),
+        Some(_) => Ok(()),
+    })
+}
+
+/// All open sessions of this group, in order.
+///
+/// # Errors
+/// The store failed; the replica must stop using it.
+pub fn sessions(view: &dyn View) -> Result<Vec<(ClientId, SpaceId)>, ViewError> {
+    let open = session_list(view)?.into_iter().filter(|session| !session.ended);
+    Ok(open.map(|session| (session.client, session.space)).collect())
 }
 
 /// A session as its group knows it.
@@ -244,15 +278,6 @@ pub fn session_list(view: &dyn View) -> Result<Vec<SessionInfo>, ViewError> {
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(found)
-}
-
-/// One session, if the group knows it.
-///
-/// # Errors
-/// The store failed.
-pub fn session(view: &dyn View, client: ClientId, space: SpaceId) -> Result<Option<SessionInfo>, ViewError> {
-    let session: Option<Session> = records::get(view, &keys::session(space, client))?;
-    Ok(session.map(|Session { acked_below, ended }| SessionInfo { client, space, acked_below, ended }))
 }
 
 /// The volumes whose records this group has, and their spaces.
@@ -320,9 +345,9 @@ pub fn chunk_state(view: &dyn View, space: SpaceId, chunk: ChunkId) -> Result<Ch
         return Ok(ChunkState::Freed { pg, len });
     }
     Ok(match session(view, chunk.client, space)? {
-        None => ChunkState::Unknown,
-        Some(session) if session.ended => ChunkState::Abandoned,
-        Some(_) => ChunkState::Open,
+        Err(Refusal::SessionEnded { .. }) => ChunkState::Abandoned,
+        Err(_) => ChunkState::Unknown,
+        Ok(()) => ChunkState::Open,
     })
 }
 

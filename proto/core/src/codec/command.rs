@@ -45,6 +45,11 @@ impl Code for Timestamp {
         let time = Timestamp { secs: Code::take(from)?, nanos: Code::take(from)? };
         if time.nanos < 1_000_000_000 { Ok(time) } else { Err(CodecError::Invalid("time")) }
     }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        Timestamp { secs: dice.number() as i64, nanos: dice.below(1_000_000_000) as u32 }
+    }
 }
 
 impl Code for Name {
@@ -55,6 +60,11 @@ impl Code for Name {
     fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
         Name::parse(bytes::Bytes::take(from)?).map_err(|_| CodecError::Invalid("name"))
     }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        Name::parse(format!("name {}", dice.below(100)).into_bytes()).expect("a good name")
+    }
 }
 
 impl Code for XattrName {
@@ -64,6 +74,11 @@ impl Code for XattrName {
 
     fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
         XattrName::parse(bytes::Bytes::take(from)?).map_err(|_| CodecError::Invalid("attribute name"))
+    }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        XattrName::parse(format!("user.{}", dice.below(100)).into_bytes()).expect("a good name")
     }
 }
 

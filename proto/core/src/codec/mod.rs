@@ -11,7 +11,7 @@ mod command;
 mod record;
 mod reply;
 mod site;
-pub mod wire;
+pub(crate) mod wire;
 
 use bytes::Bytes;
 

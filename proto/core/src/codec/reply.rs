@@ -22,6 +22,17 @@ impl Code for Result<Outcome, Refusal> {
     fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
         Ok(if bool::take(from)? { Err(Refusal::take(from)?) } else { Ok(Outcome::take(from)?) })
     }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        if dice.below(2) == 0 { Ok(Outcome::any(dice)) } else { Err(Refusal::any(dice)) }
+    }
+
+    #[cfg(test)]
+    fn each(dice: &mut super::tests::Dice) -> Vec<Self> {
+        let outcomes = Outcome::each(dice).into_iter().map(Ok);
+        outcomes.chain(Refusal::each(dice).into_iter().map(Err)).collect()
+    }
 }
 
 code_enum!(Outcome {

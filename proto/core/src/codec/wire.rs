@@ -34,42 +34,42 @@ pub enum CodecError {
 
 /// Appends to bytes being encoded.
 #[derive(Default)]
-pub struct Writer(BytesMut);
+pub(crate) struct Writer(BytesMut);
 
 impl Writer {
     /// Nothing written yet.
-    pub fn new() -> Writer {
+    pub(crate) fn new() -> Writer {
         Writer(BytesMut::with_capacity(128))
     }
 
     /// Appends one byte.
-    pub fn u8(&mut self, value: u8) {
+    pub(crate) fn u8(&mut self, value: u8) {
         self.0.put_u8(value);
     }
 
     /// Appends bytes as they are.
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.0.put_slice(bytes);
     }
 
     /// Appends a count.
-    pub fn count(&mut self, count: usize) {
+    pub(crate) fn count(&mut self, count: usize) {
         let count = u32::try_from(count).expect("limits keep every list and byte string far below 4 GiB");
         self.0.put_u32(count);
     }
 
     /// What was written.
-    pub fn finish(self) -> Bytes {
+    pub(crate) fn finish(self) -> Bytes {
         self.0.freeze()
     }
 }
 
 /// Takes values from the front of bytes.
-pub struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     /// At the first byte.
-    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Reader<'a> {
         Reader(bytes)
     }
 
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`CodecError::Short`].
-    pub fn u8(&mut self) -> Result<u8, CodecError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, CodecError> {
         let [byte] = self.array()?;
         Ok(byte)
     }
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`CodecError::Short`].
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(CodecError::Short)?;
         self.0 = rest;
         Ok(*head)
@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`CodecError::Short`].
-    pub fn raw(&mut self, len: usize) -> Result<&'a [u8], CodecError> {
+    pub(crate) fn raw(&mut self, len: usize) -> Result<&'a [u8], CodecError> {
         let (head, rest) = self.0.split_at_checked(len).ok_or(CodecError::Short)?;
         self.0 = rest;
         Ok(head)
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`CodecError::Short`].
-    pub fn count(&mut self) -> Result<usize, CodecError> {
+    pub(crate) fn count(&mut self) -> Result<usize, CodecError> {
         let count = u32::from_be_bytes(self.array()?) as usize;
         if count > self.0.len() { Err(CodecError::Short) } else { Ok(count) }
     }
@@ -116,13 +116,13 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`CodecError::Trailing`].
-    pub fn end(&self) -> Result<(), CodecError> {
+    pub(crate) fn end(&self) -> Result<(), CodecError> {
         if self.0.is_empty() { Ok(()) } else { Err(CodecError::Trailing(self.0.len())) }
     }
 }
 
 /// What has bytes of its own: at least one, so that counts bound memory.
-pub trait Code: Sized {
+pub(crate) trait Code: Sized {
     /// Appends the value.
     fn put(&self, out: &mut Writer);
 
@@ -131,6 +131,16 @@ pub trait Code: Sized {
     /// # Errors
     /// [`CodecError`] for bytes that [`Code::put`] does not write.
     fn take(from: &mut Reader<'_>) -> Result<Self, CodecError>;
+
+    /// Any value that the dice give.
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self;
+
+    /// At least one value of each variant.
+    #[cfg(test)]
+    fn each(dice: &mut super::tests::Dice) -> Vec<Self> {
+        vec![Self::any(dice)]
+    }
 }
 
 macro_rules! code_int {
@@ -142,6 +152,11 @@ macro_rules! code_int {
 
             fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
                 Ok(<$int>::from_be_bytes(from.array()?))
+            }
+
+            #[cfg(test)]
+            fn any(dice: &mut super::tests::Dice) -> Self {
+                dice.number() as $int
             }
         }
     )*};
@@ -161,6 +176,11 @@ impl Code for bool {
             tag => Err(CodecError::Tag { of: "bool", tag }),
         }
     }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        dice.below(2) == 1
+    }
 }
 
 impl Code for Bytes {
@@ -172,6 +192,11 @@ impl Code for Bytes {
     fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
         let len = from.count()?;
         Ok(Bytes::copy_from_slice(from.raw(len)?))
+    }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        dice.bytes(12)
     }
 }
 
@@ -185,6 +210,11 @@ impl Code for String {
         let len = from.count()?;
         let text = std::str::from_utf8(from.raw(len)?).map_err(|_| CodecError::Invalid("text"))?;
         Ok(text.to_owned())
+    }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        format!("text {}", dice.below(1000))
     }
 }
 
@@ -201,6 +231,11 @@ impl<T: Code> Code for Option<T> {
 
     fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
         Ok(if bool::take(from)? { Some(T::take(from)?) } else { None })
+    }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        (dice.below(2) == 1).then(|| T::any(dice))
     }
 }
 
@@ -220,6 +255,11 @@ impl<T: Code> Code for Vec<T> {
         }
         Ok(items)
     }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        (0..dice.below(3)).map(|_| T::any(dice)).collect()
+    }
 }
 
 impl<A: Code, B: Code> Code for (A, B) {
@@ -230,6 +270,11 @@ impl<A: Code, B: Code> Code for (A, B) {
 
     fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
         Ok((A::take(from)?, B::take(from)?))
+    }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        (A::any(dice), B::any(dice))
     }
 }
 
@@ -245,6 +290,11 @@ macro_rules! code_new {
                 from: &mut $crate::codec::wire::Reader<'_>,
             ) -> Result<Self, $crate::codec::wire::CodecError> {
                 Ok($name($crate::codec::wire::Code::take(from)?))
+            }
+
+            #[cfg(test)]
+            fn any(dice: &mut $crate::codec::tests::Dice) -> Self {
+                $name($crate::codec::wire::Code::any(dice))
             }
         }
     )*};
@@ -264,6 +314,11 @@ macro_rules! code_struct {
             ) -> Result<Self, $crate::codec::wire::CodecError> {
                 $( let $field = $crate::codec::wire::Code::take(from)?; )*
                 Ok($name { $($field),* })
+            }
+
+            #[cfg(test)]
+            fn any(dice: &mut $crate::codec::tests::Dice) -> Self {
+                $name { $($field: $crate::codec::wire::Code::any(dice)),* }
             }
         }
     };
@@ -296,6 +351,23 @@ macro_rules! code_enum {
                     } )*
                     tag => Err($crate::codec::wire::CodecError::Tag { of: stringify!($name), tag }),
                 }
+            }
+
+            #[cfg(test)]
+            fn any(dice: &mut $crate::codec::tests::Dice) -> Self {
+                let mut each = <$name as $crate::codec::wire::Code>::each(dice);
+                let at = dice.below(each.len() as u64) as usize;
+                each.swap_remove(at)
+            }
+
+            #[cfg(test)]
+            #[allow(unused_variables, reason = "an enum without fields rolls no dice")]
+            fn each(dice: &mut $crate::codec::tests::Dice) -> Vec<Self> {
+                vec![ $( {
+                    $( $( let $field = $crate::codec::wire::Code::any(dice); )* )?
+                    $( $( let $item = $crate::codec::wire::Code::any(dice); )* )?
+                    $name::$variant $( { $($field),* } )? $( ( $($item),* ) )?
+                } ),* ]
             }
         }
     };
