@@ -1,0 +1,92 @@
+//! What a node does for its groups unasked: making records durable, asking for lost ones, and, where it leads, finishing
+//! cuts, letting nameless inodes go and ending sessions that fell silent.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weft_core::entry::Command;
+use weft_core::machine;
+use weft_core::namespace::outcome::Outcome;
+use weft_core::namespace::step::Step;
+use weft_core::refusal::Refusal;
+
+use super::group::Group;
+use super::groups::Groups;
+
+/// How often records are made durable, which bounds what is replayed after a crash.
+const PERSIST_EVERY: Duration = Duration::from_secs(2);
+/// How often a leader looks for work.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Steps a leader takes in a row for one inode or file, before others get their turn.
+const STEPS: usize = 16;
+/// Inodes and files that a leader looks after at one look.
+const AT_ONCE: usize = 256;
+/// Sessions ended at one look.
+const END_AT_ONCE: usize = 64;
+/// How long a replica that asked for a snapshot waits for an answer.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// Makes records durable, again and again.
+pub(super) async fn persist(node: Weak<Groups>) {
+    loop {
+        tokio::time::sleep(PERSIST_EVERY).await;
+        let Some(groups) = node.upgrade() else { return };
+        for group in groups.all() {
+            if let Err(error) = group.machine().persist_if_dirty().await {
+                tracing::error!(group = %group.id(), %error, "make records durable");
+            }
+        }
+    }
+}
+
+/// Looks after the groups, again and again.
+pub(super) async fn lead(node: Weak<Groups>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(groups) = node.upgrade() else { return };
+        for group in groups.all() {
+            if group.consensus().ask_for_snapshot(ASK_LIMIT).await || !group.leading() {
+                continue;
+            }
+            match look_after(&group).await {
+                Ok(()) | Err(Refusal::NotLeader { .. }) => {}
+                Err(refusal) => tracing::warn!(group = %group.id(), %refusal, "look after the group"),
+            }
+        }
+    }
+}
+
+async fn look_after(group: &Arc<Group>) -> Result<(), Refusal> {
+    let failed = |error: weft_core::view::ViewError| Refusal::DiskFailed { why: error.to_string() };
+    let view = group.local_view()?;
+    let pending = machine::pending_steps(&*view).map_err(failed)?;
+    let sessions = machine::session_list(&*view).map_err(failed)?;
+    let sessions: Vec<_> = sessions.iter().filter(|at| !at.ended).map(|at| (at.client, at.space)).collect();
+    drop(view);
+    let due = group.sessions().lock().due(Instant::now(), &sessions, &pending.orphans);
+    for (client, space) in due.end.into_iter().take(END_AT_ONCE) {
+        tracing::info!(group = %group.id(), %client, %space, "ending a session that fell silent");
+        group.propose(None, Command::EndSession { client, space }).await?;
+    }
+    for (volume, ino) in pending.cuts.into_iter().take(AT_ONCE) {
+        take(group, Step::FinishCut { volume, ino }).await?;
+    }
+    for (volume, ino) in due.reap.into_iter().take(AT_ONCE) {
+        take(group, Step::ReapOrphan { volume, ino }).await?;
+    }
+    Ok(())
+}
+
+async fn take(group: &Group, step: Step) -> Result<(), Refusal> {
+    for _ in 0..STEPS {
+        match group.propose(None, Command::Step(step.clone())).await {
+            Ok(Outcome::Stepped { more: true }) => {}
+            Ok(_) => return Ok(()),
+            // What has gone meanwhile needs no step.
+            Err(Refusal::NoInode { .. } | Refusal::NoVolume { .. }) => return Ok(()),
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! One meta group as this node takes part in it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use weft_core::codec;
+use weft_core::entry::{Caller, Command, Entry};
+use weft_core::ids::{GroupId, Ino, NodeId, ReplicaId, VolumeId};
+use weft_core::limits::MAX_COMMAND;
+use weft_core::namespace::outcome::Outcome;
+use weft_core::namespace::step::Step;
+use weft_core::refusal::Refusal;
+use weft_core::time::Timestamp;
+use weft_core::view::View;
+
+use super::machine::Machine;
+use super::raft::{Consensus, GroupStatus};
+use super::reads::{Reads, ViewResult};
+use super::sessions::SessionTable;
+use crate::parts::Clock;
+use crate::site::map::MapCell;
+
+/// Entries proposed here and not yet answered, at the most; beyond it callers are pushed back.
+const IN_FLIGHT: usize = 8192;
+/// What a caller that is pushed back is told.
+const RETRY_AFTER_MS: u32 = 20;
+/// How long an entry may take where the caller does not say.
+const PROPOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a read may take.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+/// Steps taken for one caller whose file is still being cut.
+const CUT_STEPS: usize = 4096;
+
+/// One group on this node.
+pub struct Group {
+    id: GroupId,
+    consensus: Consensus,
+    machine: Arc<Machine>,
+    clock: Arc<dyn Clock>,
+    map: MapCell,
+    /// The latest time put into an entry.
+    stamped: Mutex<Timestamp>,
+    slots: Semaphore,
+    reads: Reads,
+    leading: watch::Sender<bool>,
+    sessions: Mutex<SessionTable>,
+}
+
+impl Group {
+    pub(crate) fn new(
+        id: GroupId,
+        consensus: Consensus,
+        machine: Arc<Machine>,
+        clock: Arc<dyn Clock>,
+        map: MapCell,
+    ) -> Group {
+        Group {
+            id,
+            consensus,
+            machine,
+            clock,
+            map,
+            stamped: Mutex::default(),
+            slots: Semaphore::new(IN_FLIGHT),
+            reads: Reads::default(),
+            leading: watch::Sender::new(false),
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// Which group.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Whether this node leads it, as far as it knows.
+    pub fn leading(&self) -> bool {
+        *self.leading.borrow()
+    }
+
+    /// Sees changes of [`Group::leading`].
+    pub fn watch_leading(&self) -> watch::Receiver<bool> {
+        self.leading.subscribe()
+    }
+
+    /// Which node leads, as far as this one knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.consensus.leader().map(|leader| leader.node)
+    }
+
+    /// Sees the index of the last entry applied here, at every change of it. Closed when the group is closed here.
+    pub fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.machine.watch_applied()
+    }
+
+    /// What this replica knows of the group.
+    pub fn status(&self) -> GroupStatus {
+        self.consensus.status()
+    }
+
+    /// Puts a command into the group's log and says what came of it. Answered once it is durable on a majority and
+    /// applied here.
+    ///
+    /// # Errors
+    /// The machine's refusal. `NotLeader`, `Busy`, `TooLarge`: the command was not taken. `Unknown`: it may or may not
+    /// have been; asking again with the same sequence number is safe.
+    pub async fn propose(&self, caller: Option<Caller>, command: Command) -> Result<Outcome, Refusal> {
+        self.propose_within(caller, command, PROPOSE_LIMIT).await
+    }
+
+    /// [`Group::propose`] that gives up after `limit`. Where a file is still being cut, the cut is finished first.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn propose_within(
+        &self,
+        caller: Option<Caller>,
+        command: Command,
+        limit: Duration,
+    ) -> Result<Outcome, Refusal> {
+        let deadline = Instant::now() + limit;
+        let volume = match &command {
+            Command::Op { volume, .. } => Some(*volume),
+            _ => None,
+        };
+        let mut entry = Entry { time: Timestamp::default(), caller, command };
+        let mut steps = 0;
+        loop {
+            let result = self.propose_once(&mut entry, deadline).await;
+            let (Err(Refusal::CutPending { ino }), Some(volume)) = (&result, volume) else { return result };
+            let ino = *ino;
+            if !self.finish_cut(volume, ino, deadline, &mut steps).await? {
+                return result;
+            }
+        }
+    }
+
+    /// Takes steps until a file's cut is finished. Says whether it is.
+    async fn finish_cut(
+        &self,
+        volume: VolumeId,
+        ino: Ino,
+        deadline: Instant,
+        steps: &mut usize,
+    ) -> Result<bool, Refusal> {
+        while *steps < CUT_STEPS {
+            *steps += 1;
+            let command = Command::Step(Step::FinishCut { volume, ino });
+            let mut entry = Entry { time: Timestamp::default(), caller: None, command };
+            match self.propose_once(&mut entry, deadline).await? {
+                Outcome::Stepped { more: true } => {}
+                _ => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn propose_once(&self, entry: &mut Entry, deadline: Instant) -> Result<Outcome, Refusal> {
+        if !self.leading() {
+            return Err(Refusal::NotLeader { group: self.id, leader: self.leader() });
+        }
+        let busy = Refusal::Busy { retry_after_ms: RETRY_AFTER_MS };
+        let _slot = self.slots.try_acquire().map_err(|_| busy)?;
+        entry.time = self.stamp();
+        let bytes = codec::encode_entry(entry);
+        if bytes.len() > MAX_COMMAND {
+            return Err(Refusal::TooLarge {
+                what: "command".into(),
+                size: bytes.len() as u64,
+                limit: MAX_COMMAND as u64,
+            });
+        }
+        match tokio::time::timeout_at(deadline, self.consensus.propose(bytes)).await {
+            Ok(result) => result,
+            Err(_) => Err(Refusal::Unknown { why: "the entry was not applied in time".into() }),
+        }
+    }
+
+    /// The wall clock, but never going back.
+    fn stamp(&self) -> Timestamp {
+        let mut stamped = self.stamped.lock();
+        *stamped = (*stamped).max(self.clock.now());
+        *stamped
+    }
+
+    /// The group's records as of a moment after this call, with everything in them that was answered before it.
+    ///
+    /// # Errors
+    /// `NotLeader`, also when no majority can be reached; `DiskFailed`.
+    pub async fn linear_view(&self) -> ViewResult {
+        if !self.leading() {
+            return Err(Refusal::NotLeader { group: self.id, leader: self.leader() });
+        }
+        let round = || async {
+            self.consensus.read_barrier().await?;
+            self.local_view()
+        };
+        match tokio::time::timeout(READ_LIMIT, self.reads.read(round)).await {
+            Ok(result) => result,
+            Err(_) => Err(Refusal::NotLeader { group: self.id, leader: None }),
+        }
+    }
+
+    /// The group's records as this replica has them, perhaps behind the leader's.
+    ///
+    /// # Errors
+    /// `DiskFailed`.
+    pub fn local_view(&self) -> Result<Arc<dyn View + Send + Sync>, Refusal> {
+        self.machine.snapshot().map_err(|error| Refusal::DiskFailed { why: error.to_string() })
+    }
+
+    /// Takes one step from the members the group has towards these. Says whether there is nothing left to do. Asked of
+    /// the leader, again and again.
+    ///
+    /// # Errors
+    /// `NotLeader`; a new member's address is not in the site map yet; the change was not taken.
+    pub async fn reconcile_members(&self, wanted: &[ReplicaId]) -> Result<bool, Refusal> {
+        let wanted: BTreeSet<ReplicaId> = wanted.iter().copied().collect();
+        let addr_of = |replica: ReplicaId| {
+            let node = self.map.node(replica.node)?;
+            (node.incarnation == replica.incarnation).then_some(node.addr)
+        };
+        self.consensus.reconcile(&wanted, addr_of).await
+    }
+
+    pub(crate) fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(crate) fn sessions(&self) -> &Mutex<SessionTable> {
+        &self.sessions
+    }
+
+    /// Follows the replica until it stops, and says why it did.
+    pub(crate) async fn follow(&self) -> String {
+        self.consensus
+            .watch_leading(|leading| {
+                tracing::info!(group = %self.id, leading, "leadership");
+                self.sessions.lock().lead(leading.then(Instant::now));
+                self.leading.send_replace(leading);
+            })
+            .await
+    }
+}

@@ -1,0 +1,275 @@
+//! All meta groups of a node: opened from what the shared log holds, and watched while they run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use weft_core::ids::GroupId;
+use weft_core::refusal::Refusal;
+use weft_proto::pb;
+
+use super::duties;
+use super::group::Group;
+use super::log::{LogSettings, SegmentLog};
+use super::machine::Machine;
+use super::raft::{Consensus, Network};
+use super::spool;
+use crate::identity::Identity;
+use crate::parts::Parts;
+use crate::settings::{RaftSettings, Settings};
+use crate::site::map::MapCell;
+use crate::site::peers::Peers;
+
+/// The folder of the shared log, in the data folder.
+const LOG_FOLDER: &str = "raft";
+/// The folder of the record stores, in the data folder.
+const RECORDS_FOLDER: &str = "records";
+/// The folder of snapshots being received, in the data folder.
+const SPOOL_FOLDER: &str = "incoming";
+/// First and longest pause before a replica that stopped by itself is opened again.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+const REOPEN_AFTER_MAX: Duration = Duration::from_secs(30);
+
+/// All meta groups of a node.
+pub struct Groups {
+    parts: Parts,
+    settings: RaftSettings,
+    identity: Identity,
+    addr: String,
+    records: PathBuf,
+    map: MapCell,
+    /// Channels of their own, so that heartbeats don't queue behind chunks.
+    peers: Peers,
+    log: Arc<SegmentLog>,
+    open: Mutex<BTreeMap<GroupId, Arc<Group>>>,
+    /// Held while a group is opened or closed.
+    opening: tokio::sync::Mutex<bool>,
+    /// Groups that are receiving a snapshot.
+    receiving: Mutex<BTreeSet<GroupId>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Groups {
+    /// Opens every group that the node's log knows.
+    ///
+    /// # Errors
+    /// The log or a record store can't be opened.
+    pub async fn open(
+        parts: &Parts,
+        settings: &Settings,
+        identity: &Identity,
+        map: MapCell,
+        _peers: Peers,
+    ) -> io::Result<Arc<Groups>> {
+        let cache_bytes = usize::try_from(settings.raft.cache_mib << 20).unwrap_or(usize::MAX);
+        let log_settings = LogSettings { cache_bytes, ..LogSettings::default() };
+        let (log, recovered) =
+            SegmentLog::open_with(parts.disk.clone(), Path::new(LOG_FOLDER), parts.dice.clone(), log_settings).await?;
+        let addr = if settings.advertise.is_empty() { &settings.listen } else { &settings.advertise };
+        let groups = Arc::new(Groups {
+            parts: parts.clone(),
+            settings: settings.raft.clone(),
+            identity: identity.clone(),
+            addr: addr.clone(),
+            records: settings.data.join(RECORDS_FOLDER),
+            peers: Peers::new(parts.dial.clone(), map.clone()),
+            map,
+            log,
+            open: Mutex::default(),
+            opening: tokio::sync::Mutex::new(true),
+            receiving: Mutex::default(),
+            tasks: Mutex::default(),
+        });
+        for id in recovered.into_keys() {
+            groups.clone().open_group(id).await?;
+        }
+        let weak = Arc::downgrade(&groups);
+        groups.in_background(duties::persist(weak.clone()));
+        groups.in_background(duties::lead(weak));
+        Ok(groups)
+    }
+
+    /// A group, if this node holds a replica of it.
+    pub fn group(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.open.lock().get(&id).cloned()
+    }
+
+    /// All groups of which this node holds a replica, by id.
+    pub fn all(&self) -> Vec<Arc<Group>> {
+        self.open.lock().values().cloned().collect()
+    }
+
+    /// Makes this node the only member of a new group. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// The group can't be opened, or is not led after a while.
+    pub async fn bootstrap(self: &Arc<Self>, id: GroupId) -> Result<(), Refusal> {
+        let group = self.ensure(id).await?;
+        if !group.consensus().initialized().await {
+            group.consensus().initialize(&self.addr).await?;
+        }
+        group.consensus().elect_if_alone().await;
+        let mut leading = group.watch_leading();
+        match tokio::time::timeout(Duration::from_secs(10), leading.wait_for(|leading| *leading)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Refusal::Unknown { why: format!("group {id} has no leader yet") }),
+        }
+    }
+
+    /// What this node knows of its groups, as `weft cluster status` shows it.
+    pub fn status(&self) -> Vec<pb::GroupStatus> {
+        let status = |group: Arc<Group>| {
+            let status = group.status();
+            pb::GroupStatus {
+                group: group.id().0,
+                leader: status.leading,
+                leader_node: status.leader.map_or(0, |leader| leader.node.0),
+                term: status.term,
+                last_log: status.last_log,
+                committed: status.committed,
+                applied: status.applied,
+                voters: status.voters.iter().map(|id| id.node.0).collect(),
+                learners: status.learners.iter().map(|id| id.node.0).collect(),
+                snapshot: status.snapshot,
+                purged: status.purged,
+            }
+        };
+        self.all().into_iter().map(status).collect()
+    }
+
+    /// Stops all groups and makes their records durable, so that the next start has little to replay.
+    pub async fn shutdown(&self) {
+        *self.opening.lock().await = false;
+        self.tasks.lock().abort_all();
+        let open = std::mem::take(&mut *self.open.lock());
+        for group in open.values() {
+            group.consensus().shutdown().await;
+        }
+        for group in open.values() {
+            if let Err(error) = group.machine().persist_if_dirty().await {
+                tracing::warn!(group = %group.id(), %error, "make records durable");
+            }
+        }
+        if let Err(error) = self.log.flush().await {
+            tracing::warn!(%error, "flush the log");
+        }
+    }
+
+    /// The group, opened as an empty replica if it is not here yet.
+    ///
+    /// # Errors
+    /// It can't be opened, or the node is being stopped.
+    pub(crate) async fn ensure(self: &Arc<Self>, id: GroupId) -> Result<Arc<Group>, Refusal> {
+        if let Some(group) = self.group(id) {
+            return Ok(group);
+        }
+        self.clone().open_group(id).await.map_err(|error| Refusal::NotServed { what: format!("group {id}: {error}") })
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn settings(&self) -> &RaftSettings {
+        &self.settings
+    }
+
+    /// Where a snapshot of a group is received, if none is being received already.
+    pub(crate) fn receive(self: &Arc<Self>, id: GroupId) -> Option<Receiving> {
+        self.receiving.lock().insert(id).then(|| Receiving { groups: self.clone(), id })
+    }
+
+    /// Runs something that ends with the node.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(work);
+    }
+
+    async fn open_group(self: Arc<Self>, id: GroupId) -> io::Result<Arc<Group>> {
+        let opening = self.opening.lock().await;
+        if !*opening {
+            return Err(io::Error::other("the node is being stopped"));
+        }
+        if let Some(group) = self.group(id) {
+            return Ok(group);
+        }
+        spool::clear(&*self.parts.disk, &spool_folder(id)).await?;
+        let (machine, position) = Machine::open(id, self.parts.records.clone(), self.records.clone()).await?;
+        let network = Network {
+            site: self.identity.site,
+            group: id,
+            me: self.identity.replica(),
+            map: self.map.clone(),
+            peers: self.peers.clone(),
+        };
+        let consensus =
+            Consensus::start(&self.settings, network, self.log.group(id), machine.clone(), position).await?;
+        let group = Arc::new(Group::new(id, consensus, machine, self.parts.clock.clone(), self.map.clone()));
+        self.open.lock().insert(id, group.clone());
+        self.in_background(watch_over(Arc::downgrade(&self), group.clone()));
+        drop(opening);
+        group.consensus().elect_if_alone().await;
+        Ok(group)
+    }
+}
+
+/// Follows a replica; where it stops by itself (its disk failed, say), opens it again from what is on media.
+fn watch_over(node: Weak<Groups>, group: Arc<Group>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let id = group.id();
+        let why = group.follow().await;
+        let mut stopped = Some(group);
+        let mut pause = REOPEN_AFTER;
+        loop {
+            if let Some(group) = stopped.take() {
+                let Some(groups) = node.upgrade() else { return };
+                let opening = groups.opening.lock().await;
+                if !*opening {
+                    return;
+                }
+                tracing::error!(group = %id, why, "the replica stopped: opening it again");
+                groups.open.lock().remove(&id);
+                group.consensus().shutdown().await;
+            }
+            tokio::time::sleep(pause).await;
+            let Some(groups) = node.upgrade() else { return };
+            match groups.open_group(id).await {
+                Ok(_) => return,
+                Err(error) => tracing::error!(group = %id, %error, "open the replica again"),
+            }
+            pause = (pause * 2).min(REOPEN_AFTER_MAX);
+        }
+    })
+}
+
+/// The right to receive a snapshot of a group, held by one at a time.
+pub(crate) struct Receiving {
+    groups: Arc<Groups>,
+    id: GroupId,
+}
+
+impl Receiving {
+    /// An empty spool.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(crate) async fn begin(&self) -> io::Result<spool::SpoolWriter> {
+        spool::SpoolWriter::begin(self.groups.parts.disk.clone(), spool_folder(self.id)).await
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.groups.receiving.lock().remove(&self.id);
+    }
+}
+
+fn spool_folder(id: GroupId) -> PathBuf {
+    Path::new(SPOOL_FOLDER).join(format!("group-{id}"))
+}

@@ -1,0 +1,168 @@
+//! What clients ask of a group's leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use weft_core::entry::Command;
+use weft_core::ids::{GroupId, Ino, VolumeId};
+use weft_core::machine;
+use weft_core::refusal::Refusal;
+use weft_core::view::ViewError;
+use weft_proto::convert::{self, Envelope};
+use weft_proto::link::MESSAGE_LIMIT;
+use weft_proto::pb::meta_server::{Meta, MetaServer};
+use weft_proto::{pb, status};
+
+use super::group::Group;
+use super::groups::Groups;
+
+/// How long a request is worked on where its caller does not say, and at the most.
+const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT_MAX: Duration = Duration::from_secs(60);
+
+/// Serves clients of the groups that this node leads.
+#[derive(Clone)]
+pub struct MetaService {
+    groups: Arc<Groups>,
+}
+
+impl MetaService {
+    /// Serves all groups of a node.
+    pub fn new(groups: Arc<Groups>) -> MetaService {
+        MetaService { groups }
+    }
+
+    /// The gRPC service, with the message limits of the fabric.
+    pub fn server(self) -> MetaServer<MetaService> {
+        MetaServer::new(self).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    fn group(&self, id: GroupId) -> Result<Arc<Group>, Refusal> {
+        self.groups.group(id).ok_or_else(|| Refusal::NotServed { what: format!("group {id}") })
+    }
+
+    async fn change(&self, wire: pb::ApplyRequest) -> Result<pb::ApplyReply, Refusal> {
+        let parsed = convert::parse_apply(wire)?;
+        in_session(&parsed.envelope)?;
+        if parsed.envelope.seq.0 == 0 {
+            return Err(Refusal::Invalid { why: "a change needs a sequence number".into() });
+        }
+        let group = self.group(parsed.group)?;
+        let limit = limit(&parsed.envelope);
+        let caller = parsed.envelope.caller();
+        let key = (caller.client, caller.space);
+        let command = Command::Op { volume: parsed.volume, op: parsed.op };
+        let outcome = group.propose_within(Some(caller), command, limit).await;
+        group.sessions().lock().seen(key, Instant::now());
+        Ok(convert::apply_reply(&outcome?))
+    }
+
+    async fn ask(&self, wire: pb::QueryRequest) -> Result<pb::QueryReply, Refusal> {
+        let parsed = convert::parse_query(wire)?;
+        let group = self.group(parsed.group)?;
+        let view = in_time(limit(&parsed.envelope), group.linear_view()).await?;
+        let answer = machine::query(&*view, parsed.volume, parsed.envelope.cred(), &parsed.query).map_err(failed)?;
+        Ok(convert::query_reply(&answer?))
+    }
+
+    async fn open(&self, wire: pb::OpenSessionRequest) -> Result<pb::OpenSessionReply, Refusal> {
+        let envelope = convert::parse_envelope(wire.envelope)?;
+        in_session(&envelope)?;
+        let group = self.group(GroupId(wire.group))?;
+        let command = Command::OpenSession { client: envelope.client, space: envelope.space };
+        group.propose_within(None, command, limit(&envelope)).await?;
+        group.sessions().lock().seen((envelope.client, envelope.space), Instant::now());
+        let keepalive_ms = u32::try_from(self.groups.settings().keepalive_ms).unwrap_or(u32::MAX);
+        Ok(pb::OpenSessionReply { keepalive_ms })
+    }
+
+    async fn end(&self, wire: pb::EndSessionRequest) -> Result<pb::EndSessionReply, Refusal> {
+        let envelope = convert::parse_envelope(wire.envelope)?;
+        in_session(&envelope)?;
+        let group = self.group(GroupId(wire.group))?;
+        let command = Command::EndSession { client: envelope.client, space: envelope.space };
+        group.propose_within(None, command, limit(&envelope)).await?;
+        Ok(pb::EndSessionReply {})
+    }
+
+    async fn live(&self, wire: pb::KeepAliveRequest) -> Result<pb::KeepAliveReply, Refusal> {
+        let envelope = convert::parse_envelope(wire.envelope)?;
+        in_session(&envelope)?;
+        let group = self.group(GroupId(wire.group))?;
+        let view = in_time(limit(&envelope), group.linear_view()).await?;
+        let key = (envelope.client, envelope.space);
+        match machine::session(&*view, key.0, key.1).map_err(failed)? {
+            None => return Err(Refusal::NoSession { client: key.0, space: key.1 }),
+            Some(session) if session.ended => return Err(Refusal::SessionEnded { client: key.0, space: key.1 }),
+            Some(_) => {}
+        }
+        let not_open: Vec<_> = wire.not_open.iter().map(|at| (VolumeId(at.volume), Ino(at.ino))).collect();
+        let asked = group.sessions().lock().keep_alive(key, Instant::now(), &not_open);
+        let asked = asked.into_iter().map(|(volume, ino)| pb::InodeRef { volume: volume.0, ino: ino.0 }).collect();
+        Ok(pb::KeepAliveReply { asked })
+    }
+}
+
+fn in_session(envelope: &Envelope) -> Result<(), Refusal> {
+    if envelope.client.0 == 0 || envelope.space.0 == 0 {
+        return Err(Refusal::Invalid { why: "this needs a session: a client id and a space".into() });
+    }
+    Ok(())
+}
+
+fn limit(envelope: &Envelope) -> Duration {
+    match envelope.deadline_ms {
+        0 => LIMIT,
+        ms => Duration::from_millis(u64::from(ms)).min(LIMIT_MAX),
+    }
+}
+
+/// A question that takes too long is asked again, perhaps elsewhere.
+async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Refusal::Unknown { why: "the question was not answered in time".into() }),
+    }
+}
+
+fn failed(error: ViewError) -> Refusal {
+    Refusal::DiskFailed { why: error.to_string() }
+}
+
+fn answer<T>(result: Result<T, Refusal>) -> Result<Response<T>, Status> {
+    match result {
+        Ok(reply) => Ok(Response::new(reply)),
+        Err(refusal) => Err(status::to_status(&refusal)),
+    }
+}
+
+#[tonic::async_trait]
+impl Meta for MetaService {
+    async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyReply>, Status> {
+        answer(self.change(request.into_inner()).await)
+    }
+
+    async fn query(&self, request: Request<pb::QueryRequest>) -> Result<Response<pb::QueryReply>, Status> {
+        answer(self.ask(request.into_inner()).await)
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<pb::OpenSessionRequest>,
+    ) -> Result<Response<pb::OpenSessionReply>, Status> {
+        answer(self.open(request.into_inner()).await)
+    }
+
+    async fn end_session(
+        &self,
+        request: Request<pb::EndSessionRequest>,
+    ) -> Result<Response<pb::EndSessionReply>, Status> {
+        answer(self.end(request.into_inner()).await)
+    }
+
+    async fn keep_alive(&self, request: Request<pb::KeepAliveRequest>) -> Result<Response<pb::KeepAliveReply>, Status> {
+        answer(self.live(request.into_inner()).await)
+    }
+}
