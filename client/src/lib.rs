@@ -35,6 +35,8 @@ mod chunks;
 mod client;
 mod copy;
 mod error;
+#[cfg(test)]
+mod fake;
 mod file;
 mod grpc;
 mod meta;

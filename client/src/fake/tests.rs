@@ -1,0 +1,5 @@
+//! The client against the fake site.
+
+mod faults;
+mod files;
+mod model;
