@@ -3,6 +3,12 @@
 //! The Raft log is the durable record; a store need only be crash-consistent. What it holds after a crash is the state
 //! as of some earlier batch, whose applied log id is in it; the log is replayed from there.
 
+pub mod cache;
+pub mod fjall;
+pub mod memory;
+pub mod sled;
+mod sum;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -56,3 +62,21 @@ pub fn collect(view: &dyn View, from: &[u8], limit: usize) -> Result<Vec<(Bytes,
     })?;
     Ok(found)
 }
+
+/// Reads every record once, so that damage is found at a start and not in the middle of an operation.
+async fn verify(store: Arc<dyn RecordStore>) -> Result<(), ViewError> {
+    off_thread(move || store.scan(&[], &[0xff; 64], &mut |_, _| ControlFlow::Continue(()))).await
+}
+
+/// Runs what blocks on a thread for such things. The stores on disk are behind a seam: the simulator has its own.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+) -> Result<T, ViewError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(ViewError(format!("the record store's thread ended: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;
