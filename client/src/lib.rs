@@ -30,6 +30,9 @@
 //!
 //! Everything runs on the caller's tokio runtime; there are no threads.
 
+#[cfg(test)]
+extern crate self as weft_client;
+
 mod budget;
 mod chunks;
 mod client;

@@ -57,7 +57,7 @@ impl State {
             return Err(Refusal::Unknown { why: "the request was lost".into() });
         }
         if addr != format!("node{}:1", self.leader) {
-            let leader = (self.roll() % 4 > 0).then_some(NodeId(self.leader));
+            let leader = (!self.roll().is_multiple_of(4)).then_some(NodeId(self.leader));
             return Err(Refusal::NotLeader { group, leader });
         }
         if self.happens(|trouble| trouble.busy) {

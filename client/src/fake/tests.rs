@@ -1,5 +1,6 @@
 //! The client against the fake site.
 
+mod example;
 mod faults;
 mod files;
 mod model;

@@ -100,7 +100,11 @@ impl FileState {
         self.change(|inner| match &result {
             Ok(()) => inner.committing_pending = Pending::default(),
             Err(error) if is_final(error) => inner.lose(error.clone()),
-            Err(_) => {
+            Err(error) => {
+                if is_refused_right(error) {
+                    // Of the attributes that rode along: the data must not wait for a right that is not granted.
+                    inner.committing_pending.set = SetAttr::default();
+                }
                 let left = std::mem::take(&mut inner.committing);
                 inner.dirty.restore(left);
                 let newer = std::mem::take(&mut inner.pending);
@@ -242,6 +246,11 @@ fn is_final(error: &Error) -> bool {
                 | Refusal::ChunkNotYours { .. }
         )
     )
+}
+
+/// A commit's data needs no right that was not checked at open; what rides along may.
+fn is_refused_right(error: &Error) -> bool {
+    matches!(error.refusal(), Some(Refusal::Denied | Refusal::NotPermitted | Refusal::Invalid { .. }))
 }
 
 /// A commit's answer: the map is as it was known, with the commit's extents over it, if nobody changed it in between.

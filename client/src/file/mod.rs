@@ -25,10 +25,11 @@ use tokio::time::Instant;
 use weft_core::entry::Cred;
 use weft_core::ids::Ino;
 use weft_core::name::Name;
-use weft_core::namespace::inode::Attr;
+use weft_core::namespace::inode::{Attr, Kind};
 use weft_core::namespace::op::{Op, SetAttr};
 use weft_core::namespace::outcome::Outcome;
 use weft_core::namespace::query::{Answer, Query};
+use weft_core::refusal::Refusal;
 
 use crate::error::{Error, Result};
 use crate::meta::Failed;
@@ -88,7 +89,11 @@ impl File {
         let state = FileState::of(&volume.client.shared, &volume.info, session, ino);
         let asked = Instant::now();
         match state.query(cred, &Query::Open { ino, read, write }).await? {
-            Answer::Map { attr, extents, more_from } => state.learn_page(asked, attr, 0, extents, more_from)?,
+            Answer::Map { attr, extents, more_from } => match attr.kind {
+                Kind::File => state.learn_page(asked, attr, 0, extents, more_from)?,
+                Kind::Directory => return Err(Error::Refused(Refusal::IsDirectory { ino })),
+                _ => return Err(Error::Refused(Refusal::Invalid { why: "not a regular file".into() })),
+            },
             _ => return Err(Error::unexpected("open")),
         }
         Ok(File::new(volume, state, cred, read, write))
