@@ -14,13 +14,13 @@ Try it:
   weft put -r src /                       copy a tree in
   weft cluster status                     how the nodes are
 
-Every command tells more with --help. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
-WEFT_LOG sets what is logged to standard error: error, warn, info, debug, or per module like weft_node=debug.";
+Every command tells more with --help.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+WEFT_LOG sets what is logged to standard error: error, warn, info, debug, weft_node=debug.";
 
 /// Weft: one namespace of files over many machines.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, about, after_help = TOP_EXAMPLES, max_term_width = 110, subcommand_required = true)]
-#[command(arg_required_else_help = true, disable_help_subcommand = false, infer_subcommands = false)]
+#[command(name = "weft", version, after_help = TOP_EXAMPLES, max_term_width = 110, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
@@ -101,12 +101,12 @@ impl Command {
 const DEV_EXAMPLES: &str = "\
 Examples:
   weft dev                                   one node, data in ./weft-dev
-  weft dev --nodes 3 --mount /tmp/weft       three node processes, every chunk kept three times, mounted
-  weft dev --dir /var/tmp/try                data somewhere else; the same folder finds it again next time
+  weft dev --nodes 3 --mount /tmp/weft       three node processes, every chunk kept three times
+  weft dev --dir /var/tmp/try                the same folder finds its data again next time
   weft dev --demo                            see it work, then be gone
 
-Each node has a folder DIR/n1, DIR/n2, .. with node.toml, its data and, of three, its log. DIR/dev.json tells scripts
-addresses and process ids. Ctrl-C unmounts and stops everything; the data stays.";
+Each node has a folder DIR/n1, DIR/n2, .. with node.toml, its data and its log. DIR/dev.json
+tells scripts addresses and process ids. Ctrl-C unmounts and stops everything; the data stays.";
 
 const NODE_EXAMPLES: &str = "\
 Examples:
@@ -118,7 +118,8 @@ Its data folder must belong to a site: see `weft cluster init` and `weft cluster
 const MOUNT_EXAMPLES: &str = "\
 Examples:
   weft mount /mnt/weft                       stays in the foreground; Ctrl-C unmounts
-  weft mount --background /mnt/weft          returns once it stands; `fusermount3 -u /mnt/weft` unmounts
+  weft mount --background /mnt/weft          returns once it stands
+  fusermount3 -u /mnt/weft                   unmounts
   weft mount --volume team --read-only /mnt/team";
 
 const LS_EXAMPLES: &str = "\
@@ -133,7 +134,8 @@ Examples:
   weft put -r src docs /backup               whole trees
   tar c src | weft put - /backup/src.tar     from standard input
 
-A file appears under its name when all of it is durable, never in part; one that was there is replaced.";
+A file appears under its name when all of it is durable, never in part; one that was there is
+replaced.";
 
 const GET_EXAMPLES: &str = "\
 Examples:
@@ -150,7 +152,7 @@ Examples:
 /// `weft dev`.
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
-    /// Nodes: 1 runs in this process, more are processes of their own. A folder made before keeps its number
+    /// Nodes: 1 runs in this process, more are processes of their own. A folder made before keeps its number. Default 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
     pub(crate) nodes: Option<u32>,
     /// Folder of all data and configuration
