@@ -93,11 +93,7 @@ impl MetaService {
         let group = self.group(GroupId(wire.group))?;
         let view = in_time(limit(&envelope), group.linear_view()).await?;
         let key = (envelope.client, envelope.space);
-        match machine::session(&*view, key.0, key.1).map_err(failed)? {
-            None => return Err(Refusal::NoSession { client: key.0, space: key.1 }),
-            Some(session) if session.ended => return Err(Refusal::SessionEnded { client: key.0, space: key.1 }),
-            Some(_) => {}
-        }
+        machine::session(&*view, key.0, key.1).map_err(failed)??;
         let not_open: Vec<_> = wire.not_open.iter().map(|at| (VolumeId(at.volume), Ino(at.ino))).collect();
         let asked = group.sessions().lock().keep_alive(key, Instant::now(), &not_open);
         let asked = asked.into_iter().map(|(volume, ino)| pb::InodeRef { volume: volume.0, ino: ino.0 }).collect();
