@@ -37,7 +37,7 @@ pub async fn serve(mut accept: Box<dyn Accept>, pages: Arc<dyn Pages>, mut stop:
         let permit = room.clone().acquire_owned().await.expect("the semaphore is never closed");
         let link = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            () = crate::node::stopped(&mut stop) => return,
             link = accept.accept() => link,
         };
         while connections.try_join_next().is_some() {}
@@ -69,9 +69,8 @@ async fn connection(link: Link, pages: Arc<dyn Pages>) {
         .max_buf_size(16 << 10)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(link), answers);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
-        Ok(Err(error)) => tracing::debug!(%error, "connection on the HTTP port"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
+        tracing::debug!(%error, "connection on the HTTP port");
     }
 }
 

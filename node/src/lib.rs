@@ -9,6 +9,7 @@ pub mod http;
 pub mod identity;
 pub mod meta;
 pub mod metrics;
+pub mod node;
 pub mod parts;
 pub mod real;
 pub mod records;

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -67,6 +67,18 @@ pub struct NodeLevels {
     pub chunks: u64,
     /// Whether the chunk server takes no new chunks.
     pub full: bool,
+    /// Chunks stored on request.
+    pub chunk_puts: u64,
+    /// Their bytes.
+    pub chunk_put_bytes: u64,
+    /// Reads of chunks answered.
+    pub chunk_gets: u64,
+    /// Bytes sent in answer.
+    pub chunk_get_bytes: u64,
+    /// Chunks copied here from other members.
+    pub chunks_fetched: u64,
+    /// Blocks found damaged on the disk.
+    pub bad_sums: u64,
     /// Milliseconds for which chunks may still be acknowledged.
     pub lease_left_ms: u64,
     /// Version of the site map held.
@@ -94,6 +106,12 @@ pub struct Metrics {
     chunk_bytes: Level,
     chunks: Level,
     full: Level,
+    chunk_puts: Counter,
+    chunk_put_bytes: Counter,
+    chunk_gets: Counter,
+    chunk_get_bytes: Counter,
+    chunks_fetched: Counter,
+    bad_sums: Counter,
     lease_left_ms: Level,
     map_version: Level,
     nodes_up: Level,
@@ -140,6 +158,17 @@ impl Metrics {
         let map_version = level("site_map_version", "Version of the site map held");
         let nodes_up = level("site_nodes_up", "Nodes of the site that are up in the map held");
         let pgs_degraded = level("site_pgs_degraded", "Placement groups with a member that does not serve");
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let chunk_puts = counter("chunk_puts", "Chunks stored here on request");
+        let chunk_put_bytes = counter("chunk_put_bytes", "Bytes of chunks stored here on request");
+        let chunk_gets = counter("chunk_gets", "Reads of chunks answered");
+        let chunk_get_bytes = counter("chunk_get_bytes", "Bytes of chunks sent in answer to reads");
+        let chunks_fetched = counter("chunks_fetched", "Chunks copied here from other members");
+        let bad_sums = counter("chunk_bad_sums", "Blocks found damaged on the disk");
         let uptime_s = Gauge::<f64, AtomicU64>::default();
         registry.register("uptime_seconds", "Seconds since the node was started", uptime_s.clone());
         Metrics {
@@ -157,6 +186,12 @@ impl Metrics {
             chunk_bytes,
             chunks,
             full,
+            chunk_puts,
+            chunk_put_bytes,
+            chunk_gets,
+            chunk_get_bytes,
+            chunks_fetched,
+            bad_sums,
             lease_left_ms,
             map_version,
             nodes_up,
@@ -188,6 +223,13 @@ impl Metrics {
         self.chunk_bytes.set(number(node.chunk_bytes));
         self.chunks.set(number(node.chunks));
         self.full.set(i64::from(node.full));
+        // Counted elsewhere since the node's start: the page only shows where they are.
+        self.chunk_puts.inner().store(node.chunk_puts, Ordering::Relaxed);
+        self.chunk_put_bytes.inner().store(node.chunk_put_bytes, Ordering::Relaxed);
+        self.chunk_gets.inner().store(node.chunk_gets, Ordering::Relaxed);
+        self.chunk_get_bytes.inner().store(node.chunk_get_bytes, Ordering::Relaxed);
+        self.chunks_fetched.inner().store(node.chunks_fetched, Ordering::Relaxed);
+        self.bad_sums.inner().store(node.bad_sums, Ordering::Relaxed);
         self.lease_left_ms.set(number(node.lease_left_ms));
         self.map_version.set(number(node.map_version));
         self.nodes_up.set(number(node.nodes_up));

@@ -1,12 +1,52 @@
 //! The real parts of a node: this machine's clock, randomness, disk and network.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use weft_core::time::Timestamp;
+use weft_proto::link::Tcp;
 
-use crate::parts::{Clock, Dice};
+use crate::chunk::index::SledIndexes;
+use crate::disk::RealDisk;
+use crate::identity::{FolderError, FolderLock};
+use crate::parts::{Clock, Dice, Parts};
+use crate::records::RecordStores;
+use crate::records::fjall::FjallRecords;
+use crate::records::memory::MemoryRecords;
+use crate::records::sled::SledRecords;
+use crate::settings::{RecordStoreKind, Settings};
+
+/// The parts of a real node, and the lock on its data folder, to be kept until the node was shut down. Makes the
+/// folder if it is missing. Blocks for a moment: called once at the start.
+///
+/// # Errors
+/// Another process has the folder, or it can't be made.
+pub fn open(settings: &Settings) -> Result<(Parts, FolderLock), FolderError> {
+    let lock = FolderLock::take(&settings.data)?;
+    let disk = RealDisk::open(&settings.data).map_err(|source| FolderError::Disk {
+        doing: format!("open data folder {}", settings.data.display()),
+        source,
+    })?;
+    let (cache, hot) = (settings.records.cache_mib << 20, (settings.records.hot_mib as usize) << 20);
+    let records: Arc<dyn RecordStores> = match settings.record_store {
+        RecordStoreKind::Fjall => Arc::new(FjallRecords::new(cache, hot)),
+        RecordStoreKind::Sled => Arc::new(SledRecords::new(cache, hot)),
+        RecordStoreKind::Memory => Arc::new(MemoryRecords::new()),
+    };
+    let indexes = Arc::new(SledIndexes::new(disk.root(), settings.chunks.index_cache_mib << 20));
+    let parts = Parts {
+        clock: Arc::new(RealClock),
+        dice: Arc::new(OsDice),
+        disk: Arc::new(disk),
+        dial: Arc::new(Tcp),
+        listen: Arc::new(Tcp),
+        records,
+        indexes,
+    };
+    Ok((parts, lock))
+}
 
 /// The machine's wall clock.
 pub struct RealClock;

@@ -286,7 +286,7 @@ impl Settings {
 }
 
 /// An address is `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.
-fn check_addr(addr: &str) -> Result<(), String> {
+pub(crate) fn check_addr(addr: &str) -> Result<(), String> {
     let Some((host, port)) = addr.rsplit_once(':') else {
         return Err(format!("{addr:?} is not host:port"));
     };

@@ -24,4 +24,3 @@ pub use groups::Groups;
 pub use raft::GroupStatus;
 pub use replicas::RaftService;
 pub use service::MetaService;
-

@@ -1,0 +1,239 @@
+//! The site service: the map and this node's own status from any node, all else from the leader of the system group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tonic::{Request, Response, Status};
+use weft_core::codec;
+use weft_core::ids::{Incarnation, NodeId, PgEpoch, PgId, ReplicaId, VolumeId};
+use weft_core::limits::MAX_NAME;
+use weft_core::refusal::Refusal;
+use weft_core::site::{NodeJoin, SiteMap};
+use weft_proto::convert::{Envelope, parse_envelope};
+use weft_proto::link::MESSAGE_LIMIT;
+use weft_proto::pb;
+use weft_proto::pb::site_server::{Site, SiteServer};
+use weft_proto::status;
+
+use super::beats::Beat;
+use super::heart::Standing;
+use super::lead::Lead;
+use super::map::MapCell;
+use super::route::{Ask, PASSED, Route};
+use crate::meta::Group;
+use crate::settings::check_addr;
+
+/// How long a request that names no deadline is worked on, and the longest any is.
+const USUAL_DEADLINE: Duration = Duration::from_secs(5);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Answers what others ask about the site. Cloning shares it.
+#[derive(Clone)]
+pub struct SiteService {
+    pub(crate) route: Arc<Route>,
+    pub(crate) lead: Arc<Lead>,
+    pub(crate) map: MapCell,
+    pub(crate) standing: Arc<Standing>,
+}
+
+/// A request with an envelope.
+trait Enveloped: Clone + Send + Sync + 'static {
+    fn envelope(&self) -> Option<pb::Envelope>;
+}
+
+macro_rules! enveloped {
+    ($($request:ident),*) => {
+        $(impl Enveloped for pb::$request {
+            fn envelope(&self) -> Option<pb::Envelope> {
+                self.envelope.clone()
+            }
+        })*
+    };
+}
+enveloped!(MapRequest, JoinRequest, HeartbeatRequest, CreateVolumeRequest, ClientIdsRequest, NodeStatusRequest);
+
+/// How the leader answers.
+type Here<Q, A> = for<'a> fn(&'a Lead, &'a Group, Envelope, Q) -> BoxFuture<'a, Result<A, Refusal>>;
+
+impl SiteService {
+    /// The gRPC service, with the message limits of the fabric.
+    pub fn server(self) -> SiteServer<SiteService> {
+        SiteServer::new(self).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Answers here if this node leads the system group, else asks who does; a request that was passed on already is
+    /// told who.
+    async fn at_leader<Q: Enveloped, A>(
+        &self,
+        request: Request<Q>,
+        here: Here<Q, A>,
+        there: Ask<Q, A>,
+    ) -> Result<Response<A>, Status> {
+        let passed = request.metadata().contains_key(PASSED);
+        let question = request.into_inner();
+        let answer = async {
+            let envelope = parse_envelope(question.envelope())?;
+            let time = deadline(&envelope);
+            if let Some(group) = self.route.led() {
+                match here(&self.lead, &group, envelope, question.clone()).await {
+                    Err(Refusal::NotLeader { .. }) if !passed => {}
+                    answer => return answer,
+                }
+            }
+            if passed {
+                return Err(self.route.not_leader());
+            }
+            self.route.ask(time, &question, there).await
+        };
+        answer.await.map(Response::new).map_err(|refusal| status::to_status(&refusal))
+    }
+}
+
+fn deadline(envelope: &Envelope) -> Duration {
+    match envelope.deadline_ms {
+        0 => USUAL_DEADLINE,
+        ms => Duration::from_millis(u64::from(ms)).min(LONGEST_DEADLINE),
+    }
+}
+
+/// The map's bytes if it is newer.
+fn newer(map: &SiteMap, have: u64) -> bytes::Bytes {
+    if map.version > have { codec::encode_sitemap(map) } else { bytes::Bytes::new() }
+}
+
+#[tonic::async_trait]
+impl Site for SiteService {
+    async fn map(&self, request: Request<pb::MapRequest>) -> Result<Response<pb::MapReply>, Status> {
+        let request = request.into_inner();
+        parse_envelope(request.envelope).map_err(|refusal| status::to_status(&refusal))?;
+        let map = self.map.get();
+        if map.version == 0 {
+            // Nobody has told this node yet: it was just started.
+            return Err(status::to_status(&Refusal::Busy { retry_after_ms: 200 }));
+        }
+        Ok(Response::new(pb::MapReply { map: newer(&map, request.have_version) }))
+    }
+
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinReply>, Status> {
+        self.at_leader(request, join, |mut to, request| Box::pin(async move { to.join(request).await })).await
+    }
+
+    async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Result<Response<pb::HeartbeatReply>, Status> {
+        self.at_leader(request, heartbeat, |mut to, request| Box::pin(async move { to.heartbeat(request).await })).await
+    }
+
+    async fn create_volume(
+        &self,
+        request: Request<pb::CreateVolumeRequest>,
+    ) -> Result<Response<pb::CreateVolumeReply>, Status> {
+        self.at_leader(request, create_volume, |mut to, request| {
+            Box::pin(async move { to.create_volume(request).await })
+        })
+        .await
+    }
+
+    async fn client_ids(&self, request: Request<pb::ClientIdsRequest>) -> Result<Response<pb::ClientIdsReply>, Status> {
+        self.at_leader(request, client_ids, |mut to, request| Box::pin(async move { to.client_ids(request).await }))
+            .await
+    }
+
+    async fn node_status(
+        &self,
+        request: Request<pb::NodeStatusRequest>,
+    ) -> Result<Response<pb::NodeStatusReply>, Status> {
+        parse_envelope(request.into_inner().envelope).map_err(|refusal| status::to_status(&refusal))?;
+        Ok(Response::new(self.standing.report().await))
+    }
+}
+
+fn join<'a>(
+    lead: &'a Lead,
+    group: &'a Group,
+    _: Envelope,
+    request: pb::JoinRequest,
+) -> BoxFuture<'a, Result<pb::JoinReply, Refusal>> {
+    Box::pin(async move {
+        check_addr(&request.addr).map_err(|why| Refusal::Invalid { why })?;
+        if !request.meta && !request.chunk {
+            return Err(Refusal::Invalid { why: "a node needs a role: meta, chunk or both".into() });
+        }
+        let join = NodeJoin {
+            incarnation: Incarnation(request.incarnation),
+            addr: request.addr,
+            meta: request.meta,
+            chunk: request.chunk,
+        };
+        let (node, site, site_name) = lead.join(group, join).await?;
+        Ok(pb::JoinReply { node: node.0, site: site.0, site_name })
+    })
+}
+
+fn heartbeat<'a>(
+    lead: &'a Lead,
+    group: &'a Group,
+    _: Envelope,
+    request: pb::HeartbeatRequest,
+) -> BoxFuture<'a, Result<pb::HeartbeatReply, Refusal>> {
+    Box::pin(async move {
+        check_addr(&request.addr).map_err(|why| Refusal::Invalid { why })?;
+        if request.complete.len() != request.complete_epochs.len() {
+            return Err(Refusal::Invalid { why: "a complete placement group comes with its epoch".into() });
+        }
+        let from = ReplicaId { node: NodeId(request.node), incarnation: Incarnation(request.incarnation) };
+        let epochs = request.complete_epochs.into_iter().map(PgEpoch);
+        let beat = Beat {
+            addr: request.addr,
+            full: request.full,
+            complete: request.complete.into_iter().map(PgId).zip(epochs).collect(),
+            attached: request.attached.into_iter().map(VolumeId).collect(),
+            adopted: request.adopted_map,
+        };
+        let granted = lead.heartbeat(group, from, beat).await?;
+        let lease_ms = u32::try_from(granted.lease.as_millis()).unwrap_or(u32::MAX);
+        Ok(pb::HeartbeatReply { lease_ms, map: newer(&granted.map, request.have_map) })
+    })
+}
+
+fn create_volume<'a>(
+    lead: &'a Lead,
+    group: &'a Group,
+    envelope: Envelope,
+    request: pb::CreateVolumeRequest,
+) -> BoxFuture<'a, Result<pb::CreateVolumeReply, Refusal>> {
+    Box::pin(async move {
+        check_volume_name(&request.name)?;
+        let replication = u8::try_from(request.replication).unwrap_or(u8::MAX);
+        let tenant = envelope.cred.tenant;
+        let volume = lead.create_volume(group, request.name, replication, request.token, tenant).await?;
+        Ok(pb::CreateVolumeReply {
+            volume: volume.id.0,
+            space: volume.space.0,
+            slot: volume.slot.0,
+            group: volume.group.0,
+        })
+    })
+}
+
+/// A volume's name is one word of letters that print, so that it can stand in a command line.
+fn check_volume_name(name: &str) -> Result<(), Refusal> {
+    if name.len() > MAX_NAME {
+        return Err(Refusal::TooLarge { what: "volume name".into(), size: name.len() as u64, limit: MAX_NAME as u64 });
+    }
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':') {
+        return Err(Refusal::Invalid { why: "a volume's name has no spaces, '/' or ':' and is not empty".into() });
+    }
+    Ok(())
+}
+
+fn client_ids<'a>(
+    lead: &'a Lead,
+    group: &'a Group,
+    _: Envelope,
+    request: pb::ClientIdsRequest,
+) -> BoxFuture<'a, Result<pb::ClientIdsReply, Refusal>> {
+    Box::pin(async move {
+        let (site, first, count) = lead.client_ids(group, request.count).await?;
+        Ok(pb::ClientIdsReply { site: site.0, first, count })
+    })
+}
