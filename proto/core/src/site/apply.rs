@@ -5,7 +5,7 @@ use super::{Group, Node, NodeJoin, NodeStatus, Pg, ROOT_VOLUME, SiteCommand, Sit
 use crate::codec;
 use crate::ids::{GroupId, NodeId, PgEpoch, ReplicaId, SiteId, SlotId, SpaceId, TenantId, ViewId, VolumeId};
 use crate::keys;
-use crate::limits::{MAX_CLIENT_IDS, MAX_REPLICATION};
+use crate::limits::{MAX_CHANGES, MAX_CLIENT_IDS, MAX_REPLICATION};
 use crate::name::Name;
 use crate::namespace::fail::Fail;
 use crate::refusal::Refusal;
@@ -165,6 +165,7 @@ fn node_status(
     head: &mut SiteHead,
     changes: &[(NodeId, NodeStatus)],
 ) -> Result<SiteOutcome, Fail> {
+    few("changes of nodes", changes.len())?;
     for (id, status) in changes {
         let Some(mut node) = records::node(out, *id)? else {
             return Err(Refusal::WrongRecipient { why: format!("node {id} is not of this site") }.into());
@@ -201,6 +202,7 @@ fn set_group(
 }
 
 fn set_pgs(out: &mut Overlay<'_>, head: &mut SiteHead, pgs: &[Pg]) -> Result<SiteOutcome, Fail> {
+    few("placement groups", pgs.len())?;
     for pg in pgs {
         let known = records::pg(out, pg.id)?;
         let epoch = known.as_ref().map_or(PgEpoch(0), |known| known.epoch);
@@ -295,6 +297,15 @@ fn client_ids(head: &mut SiteHead, count: u32) -> Result<SiteOutcome, Fail> {
     }
     head.next_client += u64::from(count);
     Ok(SiteOutcome::ClientIds { site: head.site, first, count })
+}
+
+/// Bounds what one command changes.
+fn few(what: &str, count: usize) -> Result<(), Refusal> {
+    let limit = MAX_CHANGES / 2;
+    if count <= limit {
+        return Ok(());
+    }
+    Err(Refusal::TooLarge { what: what.to_owned(), size: count as u64, limit: limit as u64 })
 }
 
 fn invalid(why: &str) -> Refusal {

@@ -1,0 +1,205 @@
+//! The records of the system group, command by command.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use weft_core::codec;
+use weft_core::entry::{Command, Entry};
+use weft_core::ids::{GroupId, Incarnation, NodeId, PgEpoch, PgId, ReplicaId, SiteId, TenantId, VolumeId};
+use weft_core::machine;
+use weft_core::namespace::outcome::Outcome;
+use weft_core::refusal::Refusal;
+use weft_core::site::plan::{Presence, Report, Seen, plan};
+use weft_core::site::{
+    self, MemberState, NodeJoin, NodeStatus, Pg, PgMember, ROOT_VOLUME, SiteCommand, SiteMap, SiteOutcome, Volume,
+};
+use weft_core::time::Timestamp;
+
+const SITE: SiteId = SiteId(0xabcdef);
+
+#[derive(Default)]
+struct System {
+    records: BTreeMap<Bytes, Bytes>,
+}
+
+impl System {
+    /// A site of one node and two groups for volumes.
+    fn new() -> System {
+        let mut system = System::default();
+        let joined = SiteOutcome::Joined { node: NodeId(1), site: SITE };
+        assert_eq!(system.ask(init(2, 1)), Ok(joined));
+        system
+    }
+
+    fn ask(&mut self, command: SiteCommand) -> Result<SiteOutcome, Refusal> {
+        let entry = Entry { time: Timestamp::from_nanos(5), caller: None, command: Command::Site(command) };
+        let entry = codec::decode_entry(&codec::encode_entry(&entry)).expect("an entry");
+        let applied = machine::apply(&self.records, GroupId::SYSTEM, &entry).expect("a map in memory does not fail");
+        for (key, change) in applied.changes {
+            match change {
+                Some(value) => drop(self.records.insert(key, value)),
+                None => drop(self.records.remove(&key)),
+            }
+        }
+        match applied.reply {
+            Ok(Outcome::Site(outcome)) => Ok(outcome),
+            Ok(other) => panic!("{other:?}"),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn map(&self) -> SiteMap {
+        let map = site::map(&self.records).expect("a map in memory does not fail");
+        assert_eq!(codec::decode_sitemap(&codec::encode_sitemap(&map)).as_ref(), Ok(&map));
+        map
+    }
+
+    fn volume(&mut self, name: &str, token: u64) -> Result<Volume, Refusal> {
+        let tenant = TenantId(0);
+        match self.ask(SiteCommand::CreateVolume { name: name.into(), replication: 2, token, tenant })? {
+            SiteOutcome::Volume(volume) => Ok(volume),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn join(number: u64) -> NodeJoin {
+    NodeJoin { incarnation: Incarnation(100 + number), addr: format!("n{number}:7400"), meta: true, chunk: true }
+}
+
+fn init(groups: u32, replication: u8) -> SiteCommand {
+    SiteCommand::Init { site: SITE, name: "here".into(), groups, replication, first: join(1) }
+}
+
+#[test]
+fn a_site_begins_with_one_node_its_groups_and_a_root_volume_to_be_made() {
+    let mut system = System::new();
+    let map = system.map();
+    assert_eq!((map.version, map.site, &map.name[..]), (1, SITE, "here"));
+    let first = ReplicaId { node: NodeId(1), incarnation: Incarnation(101) };
+    assert_eq!(map.groups.iter().map(|group| group.id.0).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(map.groups.iter().all(|group| group.replicas == [first]));
+    let [root] = &map.volumes[..] else { panic!("one volume") };
+    assert_eq!((&root.name[..], root.replication, root.ready, root.group), (ROOT_VOLUME, 1, false, GroupId(1)));
+    // Again changes nothing; another site is refused.
+    assert_eq!(system.ask(init(2, 1)), Ok(SiteOutcome::Joined { node: NodeId(1), site: SITE }));
+    assert_eq!(system.map(), map);
+    let other = SiteCommand::Init { site: SiteId(1), name: String::new(), groups: 1, replication: 1, first: join(9) };
+    assert!(matches!(system.ask(other), Err(Refusal::Invalid { .. })));
+}
+
+#[test]
+fn a_site_that_can_not_be_is_not_made() {
+    let mut system = System::default();
+    assert_eq!(system.map(), SiteMap::default());
+    assert!(matches!(system.ask(SiteCommand::Join(join(2))), Err(Refusal::NotServed { .. })));
+    for command in [init(0, 1), init(1, 0), init(1, 4)] {
+        assert!(matches!(system.ask(command), Err(Refusal::Invalid { .. })));
+    }
+    assert!(system.records.is_empty());
+}
+
+#[test]
+fn a_folder_keeps_its_number_and_a_lost_one_gives_it_to_the_next() {
+    let mut system = System::new();
+    let joined = |node| Ok(SiteOutcome::Joined { node: NodeId(node), site: SITE });
+    assert_eq!(system.ask(SiteCommand::Join(join(2))), joined(2));
+    let version = system.map().version;
+    assert_eq!(system.ask(SiteCommand::Join(join(2))), joined(2));
+    assert_eq!(system.map().version, version);
+    let anew = NodeJoin { incarnation: Incarnation(999), ..join(2) };
+    assert_eq!(system.ask(SiteCommand::Join(anew)), joined(2));
+    assert_eq!(system.map().nodes[1].incarnation, Incarnation(999));
+    assert_eq!(system.ask(SiteCommand::Join(join(3))), joined(3));
+    let moved = SiteCommand::UpdateNode {
+        replica: ReplicaId { node: NodeId(3), incarnation: Incarnation(103) },
+        addr: "elsewhere:1".into(),
+    };
+    assert_eq!(system.ask(moved), Ok(SiteOutcome::Done));
+    assert_eq!(system.map().nodes[2].addr, "elsewhere:1");
+    let former = SiteCommand::UpdateNode {
+        replica: ReplicaId { node: NodeId(2), incarnation: Incarnation(102) },
+        addr: "late:1".into(),
+    };
+    assert!(matches!(system.ask(former), Err(Refusal::WrongRecipient { .. })));
+}
+
+#[test]
+fn volumes_have_a_name_of_their_own_and_go_where_there_are_fewest() {
+    let mut system = System::new();
+    let first = system.volume("data", 7).expect("a volume");
+    assert_eq!(system.volume("data", 7).as_ref(), Ok(&first), "the same token, the same volume");
+    assert_eq!(system.volume("data", 8), Err(Refusal::VolumeExists { name: "data".into() }));
+    assert_eq!(system.volume(ROOT_VOLUME, 0), Err(Refusal::VolumeExists { name: ROOT_VOLUME.into() }));
+    let second = system.volume("more", 9).expect("a volume");
+    assert_eq!((first.group, second.group), (GroupId(2), GroupId(1)));
+    assert_ne!((first.space, first.slot, first.view), (second.space, second.slot, second.view));
+    for name in ["", "a/b", ".."] {
+        assert_eq!(system.volume(name, 1), Err(Refusal::BadName));
+    }
+    let version = system.map().version;
+    assert_eq!(system.ask(SiteCommand::VolumeReady { volume: first.id }), Ok(SiteOutcome::Done));
+    assert_eq!(system.ask(SiteCommand::VolumeReady { volume: first.id }), Ok(SiteOutcome::Done));
+    let map = system.map();
+    assert_eq!(map.version, version + 1);
+    assert!(map.volumes.iter().find(|volume| volume.id == first.id).is_some_and(|volume| volume.ready));
+    let unknown = SiteCommand::VolumeReady { volume: VolumeId(99) };
+    assert!(matches!(system.ask(unknown), Err(Refusal::NoVolume { .. })));
+}
+
+#[test]
+fn client_ids_are_handed_out_once() {
+    let mut system = System::new();
+    let mut first_of = |count| match system.ask(SiteCommand::ClientIds { count }) {
+        Ok(SiteOutcome::ClientIds { first, count: given, site: SITE }) if given == count => Ok(first),
+        Err(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((first_of(10), first_of(1), first_of(1024)), (Ok(1), Ok(11), Ok(12)));
+    assert!(first_of(0).is_err() && first_of(1025).is_err());
+}
+
+#[test]
+fn placement_groups_change_one_epoch_at_a_time_and_all_or_none() {
+    let mut system = System::new();
+    let replica = ReplicaId { node: NodeId(1), incarnation: Incarnation(101) };
+    let pg = |id, epoch| Pg {
+        id: PgId(id),
+        factor: 1,
+        epoch: PgEpoch(epoch),
+        members: vec![PgMember { replica, state: MemberState::Serving }],
+    };
+    assert_eq!(system.ask(SiteCommand::SetPgs { pgs: vec![pg(1, 1), pg(2, 1)] }), Ok(SiteOutcome::Done));
+    let late = SiteCommand::SetPgs { pgs: vec![pg(1, 2), pg(2, 1)] };
+    assert_eq!(system.ask(late), Err(Refusal::StalePlacement { pg: PgId(2), epoch: PgEpoch(1) }));
+    assert_eq!(system.map().pgs, [pg(1, 1), pg(2, 1)]);
+    let nobody = Pg { members: vec![], ..pg(1, 2) };
+    assert!(matches!(system.ask(SiteCommand::SetPgs { pgs: vec![nobody] }), Err(Refusal::Invalid { .. })));
+}
+
+#[test]
+fn what_the_planner_wants_can_be_applied_and_comes_to_rest() {
+    let mut system = System::new();
+    for number in 2..=3 {
+        assert!(system.ask(SiteCommand::Join(join(number))).is_ok());
+    }
+    let alive = || Presence::Alive(Report::default());
+    let mut settle = |third: Presence| {
+        let seen = Seen { nodes: [(NodeId(1), alive()), (NodeId(2), alive()), (NodeId(3), third)].into() };
+        for _ in 0..3 {
+            for command in plan(&system.map(), &seen) {
+                assert_eq!(system.ask(command), Ok(SiteOutcome::Done));
+            }
+        }
+        assert_eq!(plan(&system.map(), &seen), vec![]);
+        system.map()
+    };
+    let map = settle(alive());
+    assert!(map.groups.iter().all(|group| group.replicas.len() == 3));
+    assert!((1..=3).all(|factor| map.pgs.iter().any(|pg| pg.factor == factor)));
+    let map = settle(Presence::Silent);
+    assert_eq!(map.nodes[2].status, NodeStatus::Away);
+    let map = settle(alive());
+    assert_eq!(map.nodes[2].status, NodeStatus::Up);
+    assert!(map.groups.iter().all(|group| group.replicas.len() == 3));
+}
