@@ -221,9 +221,15 @@ async fn a_site_that_was_stopped_as_a_whole_goes_on() {
         assert_eq!((now.site, &now.volumes, &now.groups), (before.site, &before.volumes, &before.groups));
     }
     // The leader of the system group is stopped: the others go on.
-    let status = status_of(&nodes[0]).await;
-    let system = status.groups.iter().find(|group| group.group == 0).expect("the system group");
-    let leader = nodes.iter().position(|node| node.identity().node.0 == system.leader_node).expect("a leader");
+    let mut leader = None;
+    until("a leader of the system group", async || {
+        let status = status_of(&nodes[0]).await;
+        let system = status.groups.iter().find(|group| group.group == 0).map_or(0, |group| group.leader_node);
+        leader = nodes.iter().position(|node| node.identity().node.0 == system);
+        leader.is_some()
+    })
+    .await;
+    let leader = leader.expect("found above");
     stop([nodes.remove(leader)]).await;
     let mut client = client(nodes[0].addr());
     until("another leader", async || {
