@@ -4,7 +4,7 @@
 //! carry a 32-bit count, enums a tag byte that is never used again for something else. Decoding takes any bytes: it
 //! answers with an error rather than panic, and reserves no more memory than the input could fill.
 //!
-//! One file per kind of value: [`wire`] the reader, the writer and the trait between them, `command`, `record`,
+//! One file per kind of value: `wire` the reader, the writer and the trait between them, `command`, `record`,
 //! `reply`, `site` what is written with them.
 
 mod command;

@@ -398,7 +398,7 @@ fn plain_refusal(refusal: &Refusal) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_namespace_does_what_a_plain_tree_does(rolls in prop::collection::vec(roll(), 1..150)) {
