@@ -78,7 +78,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn bytes(len: usize, fill: u8) -> Bytes {
-    (0..len).map(|at| fill.wrapping_mul(31).wrapping_add((at / 3) as u8)).collect()
+    let pattern: Vec<u8> = (0..757u32).map(|at| fill.wrapping_mul(31).wrapping_add((at / 3) as u8)).collect();
+    let mut bytes = pattern.repeat(len / pattern.len() + 1);
+    bytes.truncate(len);
+    bytes.into()
 }
 
 struct World {
@@ -185,8 +188,10 @@ impl World {
         let start = self.model.len().min(offset as usize);
         let end = self.model.len().min(offset as usize + len);
         assert_eq!(found.len(), end - start, "as many bytes as there are");
-        let wrong = found.iter().zip(&self.model[start..end]).position(|(a, b)| a != b);
-        assert_eq!(wrong, None, "the same bytes from {offset} on");
+        if found[..] != self.model[start..end] {
+            let wrong = found.iter().zip(&self.model[start..end]).position(|(a, b)| a != b);
+            panic!("other bytes {wrong:?} behind {offset}");
+        }
         Ok(())
     }
 
@@ -227,7 +232,7 @@ fn try_all(seed: u64, trouble: Trouble, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn a_file_is_a_vector_of_bytes(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..30)) {
