@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::Stream;
 use parking_lot::Mutex;
 use tonic::{Request, Response, Status};
-use weft_client::{Client, ClientParts, ConnectOptions, Volume};
+use weft_client::{Client, ClientParts, ConnectOptions};
 use weft_core::checksum::{block_sums, first_bad_block};
 use weft_core::codec;
 use weft_core::entry::{Caller, Command, Entry};
@@ -81,11 +81,6 @@ impl Site {
     pub(crate) fn chunks(&self) -> usize {
         self.shared.chunks.lock().len()
     }
-}
-
-/// The root volume of a client.
-pub(crate) async fn root(client: &Client) -> Volume {
-    client.volume("root").await.expect("the root volume")
 }
 
 fn volumes() -> Vec<site::Volume> {
