@@ -92,8 +92,8 @@ impl Command {
     /// How much is logged unless `WEFT_LOG` says otherwise: servers tell what happens to them, tools only what is wrong.
     pub(crate) fn default_log(&self) -> &'static str {
         match self {
-            Command::Node(_) => "info",
-            _ => "warn",
+            Command::Node(_) => "info,openraft=error",
+            _ => "warn,openraft=error",
         }
     }
 }

@@ -37,15 +37,17 @@ pub(crate) fn note(text: impl AsRef<str>) {
 
 /// Tells of a failure that does not end the command.
 pub(crate) fn warning(failure: &Failure) {
-    if let Some(what) = failure.what() {
-        note(format!("{} {what}", mark("weft:", "33")));
-    }
+    tell(failure, "weft:", "33");
 }
 
 /// Tells why the command failed.
 pub(crate) fn failure(failure: &Failure) {
+    tell(failure, "error:", "31");
+}
+
+fn tell(failure: &Failure, word: &str, color: &str) {
     let Some(what) = failure.what() else { return };
-    note(format!("{} {what}", mark("error:", "31")));
+    note(format!("{} {what}", mark(word, color)));
     if let Some(next) = failure.next() {
         note(format!("  {} {next}", mark("next:", "36")));
     }

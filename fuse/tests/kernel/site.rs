@@ -71,6 +71,12 @@ impl Site {
         Site { addr, shared }
     }
 
+    /// Where it answers.
+    #[allow(dead_code)]
+    pub(crate) fn addr(&self) -> &str {
+        &self.addr
+    }
+
     /// A client of it.
     pub(crate) async fn client(&self) -> Client {
         let parts = ClientParts::real();
