@@ -29,7 +29,8 @@ pub fn open(settings: &Settings) -> Result<(Parts, FolderLock), FolderError> {
         doing: format!("open data folder {}", settings.data.display()),
         source,
     })?;
-    let (cache, hot) = (settings.records.cache_mib << 20, (settings.records.hot_mib as usize) << 20);
+    // The system group, the two others of a small site, and one to spare share the memory for hot records.
+    let (cache, hot) = (settings.records.cache_mib << 20, ((settings.records.hot_mib as usize) << 20) / 4);
     let records: Arc<dyn RecordStores> = match settings.record_store {
         RecordStoreKind::Fjall => Arc::new(FjallRecords::new(cache, hot)),
         RecordStoreKind::Sled => Arc::new(SledRecords::new(cache, hot)),

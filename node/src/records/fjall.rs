@@ -1,80 +1,138 @@
-//! Records in fjall: one database for all groups of a node, a keyspace for each. The default.
-//!
-//! Its journal is written out by `persist` only: a crash loses the newest batches, never part of one, and the Raft log
-//! has them.
+//! Records in fjall: one database per data folder, a keyspace per group. Its journal is flushed only by `persist`: the
+//! Raft log is the durable record.
 
-use std::ops::{Bound, ControlFlow};
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 use parking_lot::Mutex;
 use weft_core::ids::GroupId;
 use weft_core::view::{Changes, View, ViewError};
 
-use super::cache::CachedStore;
-use super::{RecordStore, RecordStores, off_thread, sum, verify};
+use super::cache::Hot;
+use super::sums::{seal, unseal};
+use super::{RecordStore, RecordStores, blocking, remove_folder, verify};
 
-/// Bytes of one group's records in memory before they are written to a table.
-const MEMTABLE: u64 = 8 << 20;
-/// Bytes of the journal before tables are written to let it shrink.
-const JOURNAL: u64 = 128 << 20;
+/// Bytes a group gathers in memory before they go to disk. Up to five times this per busy group, for a while.
+const MEMTABLE_BYTES: u64 = 8 << 20;
+/// Bytes of journal on disk before the oldest memtables are flushed.
+const JOURNAL_BYTES: u64 = 128 << 20;
+/// An earlier life of the same process may take a moment to close its files.
+const LOCK_TRIES: usize = 40;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
 
-/// The fjall database of one node.
+/// Opens fjall databases.
 pub struct FjallRecords {
-    database: Mutex<Option<Database>>,
     cache_bytes: u64,
     hot_bytes: usize,
+    open: Arc<Mutex<BTreeMap<PathBuf, Weak<Db>>>>,
 }
+
+/// A database, open as long as any group's store is.
+struct Db(Database);
 
 impl FjallRecords {
-    /// With so many bytes for blocks of tables, and for hot records of each group before them.
+    /// Each database with a block cache of `cache_bytes`, and `hot_bytes` of records kept before each group's store.
     pub fn new(cache_bytes: u64, hot_bytes: usize) -> FjallRecords {
-        FjallRecords { database: Mutex::new(None), cache_bytes, hot_bytes }
+        FjallRecords { cache_bytes, hot_bytes, open: Arc::default() }
     }
+}
 
-    fn database(&self, folder: &Path) -> Result<Database, ViewError> {
-        let mut held = self.database.lock();
-        if let Some(database) = &*held {
-            return Ok(database.clone());
+fn error(doing: &str) -> impl FnOnce(fjall::Error) -> ViewError {
+    move |error| ViewError(format!("{doing}: {error}"))
+}
+
+fn database(open: &Mutex<BTreeMap<PathBuf, Weak<Db>>>, path: &Path, cache_bytes: u64) -> Result<Arc<Db>, ViewError> {
+    let mut open = open.lock();
+    if let Some(db) = open.get(path).and_then(Weak::upgrade) {
+        return Ok(db);
+    }
+    let mut tries = 0;
+    let db = loop {
+        let opened = super::guarded(|| {
+            Database::builder(path)
+                .cache_size(cache_bytes)
+                .max_journaling_size(JOURNAL_BYTES)
+                .manual_journal_persist(true)
+                .worker_threads(2)
+                .open()
+        })?;
+        match opened {
+            Err(fjall::Error::Locked) if tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_WAIT);
+            }
+            opened => break opened.map_err(error("open the database"))?,
         }
-        let database = Database::builder(folder)
-            .cache_size(self.cache_bytes)
-            .max_journaling_size(JOURNAL)
-            .worker_threads(2)
-            .open()
-            .map_err(|error| failed("open", &error))?;
-        *held = Some(database.clone());
-        Ok(database)
+    };
+    let db = Arc::new(Db(db));
+    open.insert(path.to_path_buf(), Arc::downgrade(&db));
+    Ok(db)
+}
+
+fn keyspace(db: &Db, group: GroupId) -> Result<Keyspace, ViewError> {
+    let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).manual_journal_persist(true);
+    super::guarded(|| db.0.keyspace(&format!("group-{group}"), options))?.map_err(error("open a keyspace"))
+}
+
+#[async_trait::async_trait]
+impl RecordStores for FjallRecords {
+    async fn open(&self, folder: &Path, group: GroupId) -> Result<Arc<dyn RecordStore>, ViewError> {
+        let (path, open, cache_bytes) = (folder.to_path_buf(), self.open.clone(), self.cache_bytes);
+        let store = blocking(move || {
+            let db = database(&open, &path, cache_bytes)?;
+            let keyspace = keyspace(&db, group)?;
+            let store = FjallStore { keyspace, db };
+            verify(&store)?;
+            Ok(store)
+        })
+        .await?;
+        Ok(Hot::before(Arc::new(store), self.hot_bytes))
     }
-}
 
-fn failed(what: &str, error: &fjall::Error) -> ViewError {
-    ViewError(format!("fjall: {what}: {error}"))
-}
+    async fn wipe(&self, folder: &Path, group: GroupId) -> Result<(), ViewError> {
+        let (path, open, cache_bytes) = (folder.to_path_buf(), self.open.clone(), self.cache_bytes);
+        blocking(move || {
+            let wiped = database(&open, &path, cache_bytes).and_then(|db| {
+                let keyspace = keyspace(&db, group)?;
+                super::guarded(|| db.0.delete_keyspace(keyspace))?.map_err(error("delete a keyspace"))
+            });
+            let Err(error) = wiped else { return Ok(()) };
+            // The database as a whole is bad. All groups' records go; each is rebuilt when it is opened.
+            let mut open = open.lock();
+            if open.get(&path).is_some_and(|db| db.strong_count() > 0) {
+                return Err(error);
+            }
+            tracing::error!(%error, folder = %path.display(), "throw away the record database");
+            open.remove(&path);
+            remove_folder(&path)
+        })
+        .await
+    }
 
-fn name(group: GroupId) -> String {
-    format!("group-{group}")
+    async fn persist(&self, store: Arc<dyn RecordStore>) -> Result<(), ViewError> {
+        blocking(move || store.persist_blocking()).await
+    }
 }
 
 struct FjallStore {
-    database: Database,
+    // Before the database, so that it is closed first.
     keyspace: Keyspace,
+    db: Arc<Db>,
 }
 
-impl FjallStore {
-    fn open(database: Database, group: GroupId) -> Result<FjallStore, ViewError> {
-        let options = || KeyspaceCreateOptions::default().manual_journal_persist(true).max_memtable_size(MEMTABLE);
-        let keyspace = database.keyspace(&name(group), options).map_err(|error| failed("open a keyspace", &error))?;
-        Ok(FjallStore { database, keyspace })
-    }
-}
-
-fn walk(iter: fjall::Iter, each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>) -> Result<(), ViewError> {
-    for guard in iter {
-        let (key, value) = guard.into_inner().map_err(|error| failed("scan", &error))?;
-        if each(&key, &sum::open(&key, &value)?).is_break() {
+/// Hands the records of an iteration on.
+fn walk(
+    records: impl Iterator<Item = Guard>,
+    each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+) -> Result<(), ViewError> {
+    for record in records {
+        let (key, stored) = record.into_inner().map_err(error("scan"))?;
+        if each(&key, &unseal(&key, &stored)?).is_break() {
             break;
         }
     }
@@ -83,8 +141,8 @@ fn walk(iter: fjall::Iter, each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()
 
 impl View for FjallStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        let value = self.keyspace.get(key).map_err(|error| failed("get", &error))?;
-        value.map(|value| sum::open(key, &value)).transpose()
+        let stored = self.keyspace.get(key).map_err(error("get"))?;
+        stored.map(|stored| unseal(key, &stored)).transpose()
     }
 
     fn scan(
@@ -93,81 +151,51 @@ impl View for FjallStore {
         to: &[u8],
         each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
     ) -> Result<(), ViewError> {
-        if from >= to {
-            return Ok(());
-        }
-        walk(self.keyspace.range::<&[u8], _>((Bound::Included(from), Bound::Excluded(to))), each)
-    }
-}
-
-struct Frozen {
-    snapshot: Snapshot,
-    keyspace: Keyspace,
-}
-
-impl View for Frozen {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        let value = self.snapshot.get(&self.keyspace, key).map_err(|error| failed("get", &error))?;
-        value.map(|value| sum::open(key, &value)).transpose()
-    }
-
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
-    ) -> Result<(), ViewError> {
-        if from >= to {
-            return Ok(());
-        }
-        walk(self.snapshot.range::<&[u8], _>(&self.keyspace, (Bound::Included(from), Bound::Excluded(to))), each)
+        // An iteration over the keyspace itself may see part of a batch.
+        if from >= to { Ok(()) } else { walk(self.db.0.snapshot().range(&self.keyspace, from..to), each) }
     }
 }
 
 impl RecordStore for FjallStore {
     fn write(&self, changes: &Changes) -> Result<(), ViewError> {
-        let mut batch = self.database.batch();
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(&self.keyspace, &key[..], sum::seal(key, value)),
+        let mut batch = self.db.0.batch();
+        for (key, change) in changes {
+            match change {
+                Some(value) => batch.insert(&self.keyspace, &key[..], seal(key, value)),
                 None => batch.remove(&self.keyspace, &key[..]),
             }
         }
-        batch.commit().map_err(|error| failed("write", &error))
+        batch.commit().map_err(error("write"))
     }
 
     fn snapshot(&self) -> Result<Arc<dyn View + Send + Sync>, ViewError> {
-        Ok(Arc::new(Frozen { snapshot: self.database.snapshot(), keyspace: self.keyspace.clone() }))
+        let (snapshot, keyspace) = (self.db.0.snapshot(), self.keyspace.clone());
+        Ok(Arc::new(FjallSnapshot { snapshot, keyspace, _db: self.db.clone() }))
     }
 
     fn persist_blocking(&self) -> Result<(), ViewError> {
-        self.database.persist(PersistMode::SyncData).map_err(|error| failed("persist", &error))
+        self.db.0.persist(PersistMode::SyncData).map_err(error("persist"))
     }
 }
 
-#[async_trait::async_trait]
-impl RecordStores for FjallRecords {
-    async fn open(&self, folder: &Path, group: GroupId) -> Result<Arc<dyn RecordStore>, ViewError> {
-        let store: Arc<dyn RecordStore> = Arc::new(FjallStore::open(self.database(folder)?, group)?);
-        verify(store.clone()).await?;
-        Ok(Arc::new(CachedStore::new(store, self.hot_bytes)))
+struct FjallSnapshot {
+    snapshot: Snapshot,
+    keyspace: Keyspace,
+    _db: Arc<Db>,
+}
+
+impl View for FjallSnapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
+        let stored = self.snapshot.get(&self.keyspace, key).map_err(error("get"))?;
+        stored.map(|stored| unseal(key, &stored)).transpose()
     }
 
-    async fn wipe(&self, folder: &Path, group: GroupId) -> Result<(), ViewError> {
-        match self.database(folder) {
-            Ok(database) => {
-                let keyspace = FjallStore::open(database.clone(), group)?.keyspace;
-                database.delete_keyspace(keyspace).map_err(|error| failed("delete a keyspace", &error))
-            }
-            // The database as a whole is beyond opening: every group begins anew.
-            Err(error) => {
-                tracing::warn!(%error, folder = %folder.display(), "the record store is thrown away");
-                std::fs::remove_dir_all(folder).map_err(|error| ViewError(format!("remove the record store: {error}")))
-            }
-        }
-    }
-
-    async fn persist(&self, store: Arc<dyn RecordStore>) -> Result<(), ViewError> {
-        off_thread(move || store.persist_blocking()).await
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
+    ) -> Result<(), ViewError> {
+        if from >= to { Ok(()) } else { walk(self.snapshot.range(&self.keyspace, from..to), each) }
     }
 }

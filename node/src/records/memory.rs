@@ -1,140 +1,123 @@
-//! Records in memory: for the simulator and tests. At a simulated crash a store falls back to some batch since its last
-//! persist, as a store on disk may.
+//! Records in memory, for the simulator and tests. A crash takes away some of what was written since the last persist,
+//! whole batches from the end, as a store on disk may.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use weft_core::ids::GroupId;
-use weft_core::view::{Changes, View, ViewError};
+use weft_core::view::{Changes, ViewError};
 
+use super::cache::Hot;
+use super::versions::{Plain, Versions};
 use super::{RecordStore, RecordStores};
 
-type Map = BTreeMap<Bytes, Bytes>;
+/// Batches remembered since the last persist; older ones can't be taken back any more.
+const MAX_BATCHES: usize = 10_000;
+/// Small, so that the cache before the store is tried too.
+const HOT_BYTES: usize = 64 << 10;
 
-/// The stores of one node. Cloning shares them; they outlive the node that uses them.
+/// Stores of one node in memory. Clones share them: keep one to open the same stores again after a crash.
 #[derive(Clone, Default)]
-pub struct MemoryRecords(Arc<Mutex<BTreeMap<GroupId, Arc<MemoryStore>>>>);
+pub struct MemoryRecords {
+    stores: Arc<Mutex<BTreeMap<GroupId, Arc<Mutex<Content>>>>>,
+}
+
+#[derive(Default)]
+struct Content {
+    records: BTreeMap<Bytes, Bytes>,
+    /// What each batch since the last persist replaced, oldest first.
+    batches: Vec<BTreeMap<Bytes, Option<Bytes>>>,
+}
 
 impl MemoryRecords {
-    /// None yet.
+    /// No records.
     pub fn new() -> MemoryRecords {
         MemoryRecords::default()
     }
 
     /// A group's store, if it was opened.
     pub fn group(&self, group: GroupId) -> Option<Arc<dyn RecordStore>> {
-        self.0.lock().get(&group).map(|store| store.clone() as Arc<dyn RecordStore>)
+        let content = self.stores.lock().get(&group)?.clone();
+        Some(Arc::new(Versions::new(Memory(content))))
     }
 
-    /// Power is cut: each store falls back to a batch since its last persist, chosen by `roll`.
-    pub fn crash(&self, roll: u64) {
-        for store in self.0.lock().values() {
-            store.0.lock().crash(roll);
+    /// Takes away, per store, some of the batches written since the last persist, as `roll` says. Stores opened before
+    /// must not be used any more.
+    pub fn crash(&self, mut roll: u64) {
+        for (group, content) in self.stores.lock().iter_mut() {
+            let mut old = content.lock();
+            let keep = (roll % (old.batches.len() as u64 + 1)) as usize;
+            roll = roll.rotate_left(17).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let Content { mut records, mut batches } = std::mem::take(&mut *old);
+            drop(old);
+            tracing::debug!(%group, keep, of = batches.len(), "records crash");
+            for replaced in batches.drain(keep..).rev() {
+                for (key, before) in replaced {
+                    match before {
+                        Some(value) => records.insert(key, value),
+                        None => records.remove(&key),
+                    };
+                }
+            }
+            // What is there after a crash is durable.
+            *content = Arc::new(Mutex::new(Content { records, batches: Vec::new() }));
         }
-    }
-}
-
-/// One group's records.
-#[derive(Default)]
-pub struct MemoryStore(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    now: Arc<Map>,
-    persisted: Arc<Map>,
-    /// Batches since.
-    since: Vec<Changes>,
-}
-
-fn lay(map: &mut Map, changes: &Changes) {
-    for (key, value) in changes {
-        match value {
-            Some(value) => map.insert(key.clone(), value.clone()),
-            None => map.remove(key),
-        };
-    }
-}
-
-impl State {
-    fn crash(&mut self, roll: u64) {
-        let keep = (roll % (self.since.len() as u64 + 1)) as usize;
-        let mut map = (*self.persisted).clone();
-        self.since.drain(..).take(keep).for_each(|changes| lay(&mut map, &changes));
-        self.now = Arc::new(map);
-        self.persisted = self.now.clone();
-    }
-}
-
-impl View for MemoryStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        Ok(self.0.lock().now.get(key).cloned())
-    }
-
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
-    ) -> Result<(), ViewError> {
-        let now = self.0.lock().now.clone();
-        now.scan(from, to, each)
-    }
-}
-
-/// A consistent view: the map as it was, shared until somebody writes.
-struct Frozen(Arc<Map>);
-
-impl View for Frozen {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        Ok(self.0.get(key).cloned())
-    }
-
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
-    ) -> Result<(), ViewError> {
-        self.0.scan(from, to, each)
-    }
-}
-
-impl RecordStore for MemoryStore {
-    fn write(&self, changes: &Changes) -> Result<(), ViewError> {
-        let mut state = self.0.lock();
-        lay(Arc::make_mut(&mut state.now), changes);
-        state.since.push(changes.clone());
-        Ok(())
-    }
-
-    fn snapshot(&self) -> Result<Arc<dyn View + Send + Sync>, ViewError> {
-        Ok(Arc::new(Frozen(self.0.lock().now.clone())))
-    }
-
-    fn persist_blocking(&self) -> Result<(), ViewError> {
-        let state = &mut *self.0.lock();
-        let persisted = Arc::make_mut(&mut state.persisted);
-        state.since.drain(..).for_each(|changes| lay(persisted, &changes));
-        Ok(())
     }
 }
 
 #[async_trait::async_trait]
 impl RecordStores for MemoryRecords {
     async fn open(&self, _: &Path, group: GroupId) -> Result<Arc<dyn RecordStore>, ViewError> {
-        Ok(self.0.lock().entry(group).or_default().clone())
+        let content = self.stores.lock().entry(group).or_default().clone();
+        Ok(Hot::before(Arc::new(Versions::new(Memory(content))), HOT_BYTES))
     }
 
     async fn wipe(&self, _: &Path, group: GroupId) -> Result<(), ViewError> {
-        self.0.lock().remove(&group);
+        self.stores.lock().remove(&group);
         Ok(())
     }
 
     async fn persist(&self, store: Arc<dyn RecordStore>) -> Result<(), ViewError> {
         store.persist_blocking()
+    }
+}
+
+struct Memory(Arc<Mutex<Content>>);
+
+impl Plain for Memory {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
+        Ok(self.0.lock().records.get(key).cloned())
+    }
+
+    fn stretch(&self, from: Bound<&[u8]>, to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ViewError> {
+        let content = self.0.lock();
+        let range = content.records.range::<[u8], _>((from, Bound::Excluded(to)));
+        Ok(range.take(limit).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn apply(&self, changes: &Changes) -> Result<(), ViewError> {
+        let mut content = self.0.lock();
+        let mut replaced = BTreeMap::new();
+        for (key, change) in changes {
+            let before = match change {
+                Some(value) => content.records.insert(key.clone(), value.clone()),
+                None => content.records.remove(key),
+            };
+            replaced.insert(key.clone(), before);
+        }
+        content.batches.push(replaced);
+        if content.batches.len() > MAX_BATCHES {
+            content.batches.drain(..MAX_BATCHES / 2);
+        }
+        Ok(())
+    }
+
+    fn persist(&self) -> Result<(), ViewError> {
+        self.0.lock().batches.clear();
+        Ok(())
     }
 }

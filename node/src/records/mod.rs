@@ -3,11 +3,18 @@
 //! The Raft log is the durable record; a store need only be crash-consistent. What it holds after a crash is the state
 //! as of some earlier batch, whose applied log id is in it; the log is replayed from there.
 
-pub mod cache;
+mod cache;
 pub mod fjall;
 pub mod memory;
 pub mod sled;
-mod sum;
+mod sums;
+#[cfg(test)]
+mod tests;
+mod versions;
+
+pub use self::fjall::FjallRecords;
+pub use self::memory::MemoryRecords;
+pub use self::sled::SledRecords;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -18,6 +25,10 @@ use weft_core::ids::GroupId;
 use weft_core::view::{Changes, View, ViewError};
 
 /// One group's records.
+///
+/// As a view it shows the latest batch. Each call by itself is consistent, but between two calls a batch may come; and
+/// a single `get` during a `write` may already see it. Whoever needs several reads to agree takes a snapshot, which is
+/// cheap with every store, or keeps writes off.
 pub trait RecordStore: View + Send + Sync + 'static {
     /// Applies all changes or, at a crash, none.
     ///
@@ -64,19 +75,29 @@ pub fn collect(view: &dyn View, from: &[u8], limit: usize) -> Result<Vec<(Bytes,
 }
 
 /// Reads every record once, so that damage is found at a start and not in the middle of an operation.
-async fn verify(store: Arc<dyn RecordStore>) -> Result<(), ViewError> {
-    off_thread(move || store.scan(&[], &[0xff; 64], &mut |_, _| ControlFlow::Continue(()))).await
+fn verify(store: &dyn View) -> Result<(), ViewError> {
+    store.scan(&[], &[0xff; 64], &mut |_, _| ControlFlow::Continue(()))
 }
 
-/// Runs what blocks on a thread for such things. The stores on disk are behind a seam: the simulator has its own.
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
+/// Runs a blocking call off the caller's thread.
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, ViewError> + Send + 'static,
 ) -> Result<T, ViewError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(ViewError(format!("the record store's thread ended: {error}"))),
+    tokio::task::spawn_blocking(call)
+        .await
+        .unwrap_or_else(|error| Err(ViewError(format!("a call of the store ended early: {error}"))))
+}
+
+/// Runs a call of a library that answers some damage with a panic.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, ViewError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| ViewError("the database panicked".into()))
+}
+
+fn remove_folder(path: &Path) -> Result<(), ViewError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ViewError(format!("remove {}: {error}", path.display())))
+        }
+        _ => Ok(()),
     }
 }
-
-#[cfg(test)]
-mod tests;
