@@ -96,16 +96,24 @@ fn an_operation_that_is_never_answered_is_unknown_after_the_deadline() {
         let volume = client.volume("root").await.expect("there");
         let file = new_file(&volume, "kept").await;
         file.write_at(0, Bytes::from(vec![1; 100_000])).await.expect("written");
+        let small = new_file(&volume, "small").await;
+        small.write_at(0, Bytes::from_static(b"small")).await.expect("written");
         fake.trouble(Trouble { lost_answers: 1000, ..Trouble::default() });
         let begun = tokio::time::Instant::now();
         let error = volume.mkdir(&Cred::root(), Ino::ROOT, name("dir"), 0o755).await.expect_err("unknown");
         assert!(matches!(error, Error::Unknown { .. }) && error.errno() == 5, "{error}");
         assert!(begun.elapsed() < Duration::from_secs(12));
         assert_eq!(file.flush().await.expect_err("not stored").errno(), 5);
+        assert_eq!(small.flush().await.expect_err("not known to be committed").errno(), 5);
+        assert_eq!(small.read_at(0, 9).await.expect("read")[..], *b"small");
+        small.write_at(0, Bytes::from_static(b"S")).await.expect("written");
         // Nothing was given up: what was written is stored as soon as that is possible.
         fake.trouble(Trouble::default());
         file.flush().await.expect("flushed");
         assert_eq!(fake.stat(volume.id(), file.ino()).size, 100_000);
+        small.flush().await.expect("flushed");
+        let again = volume.open(&Cred::root(), small.ino(), true, false).await.expect("opened");
+        assert_eq!(again.read_at(0, 9).await.expect("read")[..], *b"Small");
         assert!(matches!(volume.lookup(&Cred::root(), Ino::ROOT, name("dir")).await, Ok(Found::Inode(_))));
         fake.check();
     });

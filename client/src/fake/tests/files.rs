@@ -181,6 +181,26 @@ fn another_clients_change_is_seen_within_a_second_and_at_open() {
 }
 
 #[test]
+fn another_clients_commit_before_ours_is_seen_after_ours() {
+    run(async {
+        let fake = Fake::new(15);
+        let (_client, volume) = root(&fake).await;
+        let (_other, theirs) = root(&fake).await;
+        let mine = new_file(&volume, "both").await;
+        mine.write_at(0, Bytes::from(vec![1; 1000])).await.expect("written");
+        mine.flush().await.expect("flushed");
+        assert_eq!(mine.read_at(0, 2).await.expect("read")[..], [1, 1]);
+        mine.write_at(500, Bytes::from(vec![3; 100])).await.expect("written");
+        let file = theirs.open(&Cred::root(), mine.ino(), true, true).await.expect("opened");
+        file.write_at(0, Bytes::from(vec![2; 100])).await.expect("written");
+        file.close().await.expect("closed");
+        mine.flush().await.expect("flushed");
+        assert_eq!(mine.read_at(99, 2).await.expect("read")[..], [2, 1]);
+        assert_eq!(mine.read_at(599, 2).await.expect("read")[..], [3, 1]);
+    });
+}
+
+#[test]
 fn an_old_map_whose_chunk_is_gone_is_asked_for_again() {
     run(async {
         let fake = Fake::new(9);
