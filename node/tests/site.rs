@@ -180,6 +180,12 @@ async fn a_site_grows_to_three_nodes_and_outlives_one() {
     let metrics = page(http, "/metrics").await;
     assert!(metrics.contains("weft_raft_applied{group=\"0\"}") && metrics.contains("weft_lease_left_ms"), "{metrics}");
 
+    // Nobody takes the place of a node that lives.
+    let mut twin = Machine::new();
+    twin.settings.listen = machines[1].settings.listen.clone();
+    let refused = setup::join(&twin.settings, first.addr(), &twin.parts).await.map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("node 2 of site test runs at"), "{refused}");
+
     // One goes.
     let gone = third.identity().node;
     stop([third]).await;

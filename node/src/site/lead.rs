@@ -13,7 +13,7 @@ use weft_core::namespace::outcome::Outcome;
 use weft_core::refusal::Refusal;
 use weft_core::site::{NodeJoin, SiteCommand, SiteMap, SiteOutcome, Volume};
 
-use super::beats::{Beat, Beats};
+use super::beats::{Beat, Beats, Heard};
 use super::map::MapCell;
 use crate::meta::Group;
 
@@ -88,11 +88,31 @@ impl Lead {
     /// A data folder asks in.
     ///
     /// # Errors
-    /// As [`Lead::propose`].
+    /// As [`Lead::propose`]; another node is at its address, or may be.
     pub async fn join(&self, group: &Group, join: NodeJoin) -> Result<(NodeId, SiteId, String), Refusal> {
+        self.must_be_free(&join)?;
         match self.propose(group, SiteCommand::Join(join)).await? {
             SiteOutcome::Joined { node, site } => Ok((node, site, self.map.get().name.clone())),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Whoever joins at the address of a node takes that node's place: not while it lives.
+    fn must_be_free(&self, join: &NodeJoin) -> Result<(), Refusal> {
+        let map = self.map.get();
+        let Some(there) = map.nodes.iter().find(|node| node.addr == join.addr && node.incarnation != join.incarnation)
+        else {
+            return Ok(());
+        };
+        match self.beats.lock().heard(Instant::now(), there.replica()) {
+            Heard::Silent => Ok(()),
+            Heard::Unsure => Err(Refusal::Busy { retry_after_ms: 500 }),
+            Heard::Alive(_) => Err(Refusal::Invalid {
+                why: format!(
+                    "node {} of site {} runs at {}: stop it first, or give the new node another address",
+                    there.id, map.name, join.addr
+                ),
+            }),
         }
     }
 
