@@ -138,7 +138,7 @@ fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
             problems.push(format!("node {} at {} does not answer", node.id, node.addr));
         }
     }
-    group_problems(map, &groups, &mut problems);
+    group_problems(map, &groups, reports, &mut problems);
     placement_problems(map, &placement, &mut problems);
     for volume in map.volumes.iter().filter(|volume| !volume.ready) {
         problems.push(format!("volume {} is still being made", volume.name));
@@ -159,7 +159,12 @@ fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
     }
 }
 
-fn group_problems(map: &SiteMap, groups: &[ShownGroup], problems: &mut Vec<String>) {
+fn group_problems(
+    map: &SiteMap,
+    groups: &[ShownGroup],
+    reports: &BTreeMap<NodeId, NodeReport>,
+    problems: &mut Vec<String>,
+) {
     let meta_nodes = map.nodes.iter().filter(|node| node.meta).count();
     // Two nodes hold a group no safer than one: the planner may stay at one.
     let wanted = if meta_nodes < USUAL_VOTERS { 1 } else { USUAL_VOTERS };
@@ -176,7 +181,8 @@ fn group_problems(map: &SiteMap, groups: &[ShownGroup], problems: &mut Vec<Strin
             problems.push(format!("group {} is still taking in or letting go of members", group.id));
         }
         for node in &group.replicas {
-            if !group.members.iter().any(|member| member.node == *node) {
+            // Of nodes that say nothing it was said already.
+            if reports.contains_key(&NodeId(*node)) && !group.members.iter().any(|member| member.node == *node) {
                 problems.push(format!("group {}: node {node} does not serve its replica", group.id));
             }
         }

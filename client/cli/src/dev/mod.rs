@@ -40,6 +40,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
         Err(failure) => Err(failure),
     };
     let stopped = site.stop(&mut interrupts).await;
+    let stopped =
+        stopped.and_then(|()| output::line(format!("stopped; everything is in {}", site.layout().dir.display())));
     match ran {
         // To be told to stop is no failure.
         Err(failure) if failure == Failure::interrupted() => stopped,

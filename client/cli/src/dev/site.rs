@@ -220,8 +220,7 @@ impl DevSite {
         }
         self.children.kill_all().await;
         self.mount = None;
-        self.tell(State::Stopped)?;
-        output::line(format!("stopped; everything is in {}", self.layout.dir.display()))
+        self.tell(State::Stopped)
     }
 }
 

@@ -89,7 +89,9 @@ fn every_thing_that_is_wrong_is_said() {
     let said = problems(|map, _| map.nodes[1].status = NodeStatus::Away);
     assert_eq!(said, "node 2 at 127.0.0.1:7402 is away");
     let said = problems(|_, reports| drop(reports.remove(&NodeId(2))));
-    assert!(said.contains("node 2 at 127.0.0.1:7402 does not answer"), "{said}");
+    assert_eq!(said, "node 2 at 127.0.0.1:7402 does not answer");
+    let said = problems(|_, reports| reports.get_mut(&NodeId(2)).unwrap().groups.truncate(1));
+    assert_eq!(said, "group 1: node 2 does not serve its replica");
     let said = problems(|_, reports| reports.values_mut().for_each(|report| report.groups[1].leader = false));
     assert_eq!(said, "group 1 has no leader");
     let said = problems(|map, _| map.groups[0].replicas.truncate(2));
