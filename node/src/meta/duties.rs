@@ -58,21 +58,17 @@ pub(super) async fn lead(node: Weak<Groups>) {
 }
 
 async fn look_after(group: &Arc<Group>) -> Result<(), Refusal> {
-    let failed = |error: weft_core::view::ViewError| Refusal::DiskFailed { why: error.to_string() };
-    let view = group.local_view()?;
-    let pending = machine::pending_steps(&*view).map_err(failed)?;
-    let sessions = machine::session_list(&*view).map_err(failed)?;
-    let sessions: Vec<_> = sessions.iter().filter(|at| !at.ended).map(|at| (at.client, at.space)).collect();
-    drop(view);
+    let (pending, sessions) =
+        group.read_local(|view| Ok((machine::pending(view, AT_ONCE)?, machine::sessions(view)?)))?;
     let due = group.sessions().lock().due(Instant::now(), &sessions, &pending.orphans);
     for (client, space) in due.end.into_iter().take(END_AT_ONCE) {
         tracing::info!(group = %group.id(), %client, %space, "ending a session that fell silent");
         group.propose(None, Command::EndSession { client, space }).await?;
     }
-    for (volume, ino) in pending.cuts.into_iter().take(AT_ONCE) {
+    for (volume, ino) in pending.cuts {
         take(group, Step::FinishCut { volume, ino }).await?;
     }
-    for (volume, ino) in due.reap.into_iter().take(AT_ONCE) {
+    for (volume, ino) in due.reap {
         take(group, Step::ReapOrphan { volume, ino }).await?;
     }
     Ok(())

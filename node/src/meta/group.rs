@@ -15,11 +15,11 @@ use weft_core::namespace::outcome::Outcome;
 use weft_core::namespace::step::Step;
 use weft_core::refusal::Refusal;
 use weft_core::time::Timestamp;
-use weft_core::view::View;
+use weft_core::view::{View, ViewError};
 
 use super::machine::Machine;
 use super::raft::{Consensus, GroupStatus};
-use super::reads::{Reads, ViewResult};
+use super::reads::Reads;
 use super::sessions::SessionTable;
 use crate::parts::Clock;
 use crate::site::map::MapCell;
@@ -187,25 +187,46 @@ impl Group {
         *stamped
     }
 
-    /// The group's records as of a moment after this call, with everything in them that was answered before it.
+    /// The group's records as of a moment after this call, with everything in them that was answered before it. They
+    /// stay as they are while one holds them, which some stores pay for with a copy: for small groups and rare use.
     ///
     /// # Errors
     /// `NotLeader`, also when no majority can be reached; `DiskFailed`.
-    pub async fn linear_view(&self) -> ViewResult {
+    pub async fn linear_view(&self) -> Result<Arc<dyn View + Send + Sync>, Refusal> {
+        self.barrier().await?;
+        self.local_view()
+    }
+
+    /// Asks a question of the group's records, which have everything in them that was answered before this call.
+    /// Nothing is applied while `ask` runs, so it must be quick.
+    ///
+    /// # Errors
+    /// `NotLeader`, also when no majority can be reached; `DiskFailed`.
+    pub async fn read<T>(&self, ask: impl FnOnce(&dyn View) -> Result<T, ViewError>) -> Result<T, Refusal> {
+        self.barrier().await?;
+        self.read_local(ask)
+    }
+
+    /// [`Group::read`] of the records as this replica has them, perhaps behind the leader's.
+    ///
+    /// # Errors
+    /// `DiskFailed`.
+    pub fn read_local<T>(&self, ask: impl FnOnce(&dyn View) -> Result<T, ViewError>) -> Result<T, Refusal> {
+        self.machine.read(ask).map_err(|error| Refusal::DiskFailed { why: error.to_string() })
+    }
+
+    async fn barrier(&self) -> Result<(), Refusal> {
         if !self.leading() {
             return Err(Refusal::NotLeader { group: self.id, leader: self.leader() });
         }
-        let round = || async {
-            self.consensus.read_barrier().await?;
-            self.local_view()
-        };
-        match tokio::time::timeout(READ_LIMIT, self.reads.read(round)).await {
+        match tokio::time::timeout(READ_LIMIT, self.reads.wait(|| self.consensus.read_barrier())).await {
             Ok(result) => result,
             Err(_) => Err(Refusal::NotLeader { group: self.id, leader: None }),
         }
     }
 
-    /// The group's records as this replica has them, perhaps behind the leader's.
+    /// The group's records as this replica has them, perhaps behind the leader's. As [`Group::linear_view`], for small
+    /// groups.
     ///
     /// # Errors
     /// `DiskFailed`.

@@ -98,7 +98,7 @@ impl Machine {
         entries: Vec<Option<Bytes>>,
         mut position_after: impl FnMut(usize) -> (u64, Bytes),
     ) -> io::Result<Vec<Reply>> {
-        let store = self.store.read().clone();
+        let store = self.live();
         let base: &dyn View = &*store;
         let mut overlay = Overlay::new(base);
         let mut replies = Vec::with_capacity(entries.len());
@@ -119,7 +119,8 @@ impl Machine {
                 let (index, position) = position_after(at + 1);
                 overlay.put(Bytes::from_static(POSITION), position);
                 let changes = std::mem::replace(&mut overlay, Overlay::new(base)).into_changes();
-                store.write(&changes).map_err(failed)?;
+                // Those who read are shut out for the moment of the write, so that they see whole batches.
+                self.store.write().write(&changes).map_err(failed)?;
                 self.dirty.store(true, Ordering::Release);
                 self.applied.send_replace(index);
             }
@@ -132,12 +133,17 @@ impl Machine {
         self.applied.subscribe()
     }
 
-    /// The records as they are, changing while one reads.
-    pub(crate) fn live(&self) -> Arc<dyn RecordStore> {
+    /// Reads the records; nothing is written meanwhile.
+    pub(crate) fn read<T>(&self, ask: impl FnOnce(&dyn View) -> T) -> T {
+        let store = self.store.read();
+        ask(&**store)
+    }
+
+    fn live(&self) -> Arc<dyn RecordStore> {
         self.store.read().clone()
     }
 
-    /// The records as of now.
+    /// The records as of now. Some stores copy them all.
     ///
     /// # Errors
     /// The store failed.

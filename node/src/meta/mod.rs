@@ -24,3 +24,6 @@ pub use groups::Groups;
 pub use raft::GroupStatus;
 pub use replicas::RaftService;
 pub use service::MetaService;
+
+#[cfg(test)]
+mod tests;

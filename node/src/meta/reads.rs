@@ -5,19 +5,14 @@
 //! hands the round on.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use weft_core::refusal::Refusal;
-use weft_core::view::View;
-
-/// What a read gets: records as of a moment after it was asked.
-pub(crate) type ViewResult = Result<Arc<dyn View + Send + Sync>, Refusal>;
 
 enum Word {
     /// The round is over.
-    Done(ViewResult),
+    Done(Result<(), Refusal>),
     /// Run the next round.
     Lead,
 }
@@ -35,8 +30,11 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
-    /// What `round` says, of a round that began after this call.
-    pub(crate) async fn read<F: Future<Output = ViewResult>>(&self, round: impl FnOnce() -> F) -> ViewResult {
+    /// Returns what a round said that began after this call. `round` runs one.
+    pub(crate) async fn wait<F>(&self, round: impl FnOnce() -> F) -> Result<(), Refusal>
+    where
+        F: Future<Output = Result<(), Refusal>>,
+    {
         let waiting = {
             let mut line = self.line.lock();
             if line.running {
@@ -85,16 +83,9 @@ impl Drop for Runner<'_> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use bytes::Bytes;
-
     use super::*;
-
-    fn view() -> ViewResult {
-        Ok(Arc::new(BTreeMap::<Bytes, Bytes>::new()))
-    }
 
     #[tokio::test(start_paused = true)]
     async fn reads_that_wait_share_a_round() {
@@ -102,9 +93,9 @@ mod tests {
         let one = || async {
             rounds.set(rounds.get() + 1);
             tokio::time::sleep(Duration::from_millis(10)).await;
-            view()
+            Ok(())
         };
-        let all = futures::future::join_all((0..100).map(|_| reads.read(one))).await;
+        let all = futures::future::join_all((0..100).map(|_| reads.wait(one))).await;
         assert!(all.iter().all(Result::is_ok));
         assert_eq!(rounds.get(), 2, "the first runs alone, the other 99 together");
     }
@@ -112,15 +103,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dropped_runner_hands_the_round_on() {
         let reads = Reads::default();
-        let never = reads.read(|| async {
+        let never = reads.wait(|| async {
             tokio::time::sleep(Duration::from_secs(3600)).await;
-            view()
+            Ok(())
         });
         let first = tokio::time::timeout(Duration::from_millis(10), never);
-        let second = reads.read(|| async { view() });
+        let second = reads.wait(|| async { Ok(()) });
         let (first, second) = tokio::join!(first, second);
         assert!(first.is_err());
         assert!(second.is_ok());
-        assert!(reads.read(|| async { view() }).await.is_ok(), "the line is free again");
+        assert!(reads.wait(|| async { Ok(()) }).await.is_ok(), "the line is free again");
     }
 }

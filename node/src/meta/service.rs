@@ -9,7 +9,6 @@ use weft_core::entry::Command;
 use weft_core::ids::{GroupId, Ino, VolumeId};
 use weft_core::machine;
 use weft_core::refusal::Refusal;
-use weft_core::view::ViewError;
 use weft_proto::convert::{self, Envelope};
 use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb::meta_server::{Meta, MetaServer};
@@ -62,9 +61,10 @@ impl MetaService {
     async fn ask(&self, wire: pb::QueryRequest) -> Result<pb::QueryReply, Refusal> {
         let parsed = convert::parse_query(wire)?;
         let group = self.group(parsed.group)?;
-        let view = in_time(limit(&parsed.envelope), group.linear_view()).await?;
-        let answer = machine::query(&*view, parsed.volume, parsed.envelope.cred(), &parsed.query).map_err(failed)?;
-        Ok(convert::query_reply(&answer?))
+        let (volume, cred, query) = (parsed.volume, parsed.envelope.cred(), &parsed.query);
+        let ask = group.read(|view| machine::query(view, volume, cred, query));
+        let answer = in_time(limit(&parsed.envelope), ask).await??;
+        Ok(convert::query_reply(&answer))
     }
 
     async fn open(&self, wire: pb::OpenSessionRequest) -> Result<pb::OpenSessionReply, Refusal> {
@@ -91,9 +91,8 @@ impl MetaService {
         let envelope = convert::parse_envelope(wire.envelope)?;
         in_session(&envelope)?;
         let group = self.group(GroupId(wire.group))?;
-        let view = in_time(limit(&envelope), group.linear_view()).await?;
         let key = (envelope.client, envelope.space);
-        machine::session(&*view, key.0, key.1).map_err(failed)??;
+        in_time(limit(&envelope), group.read(|view| machine::session(view, key.0, key.1))).await??;
         let not_open: Vec<_> = wire.not_open.iter().map(|at| (VolumeId(at.volume), Ino(at.ino))).collect();
         let asked = group.sessions().lock().keep_alive(key, Instant::now(), &not_open);
         let asked = asked.into_iter().map(|(volume, ino)| pb::InodeRef { volume: volume.0, ino: ino.0 }).collect();
@@ -121,10 +120,6 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, Refusa
         Ok(result) => result,
         Err(_) => Err(Refusal::Unknown { why: "the question was not answered in time".into() }),
     }
-}
-
-fn failed(error: ViewError) -> Refusal {
-    Refusal::DiskFailed { why: error.to_string() }
 }
 
 fn answer<T>(result: Result<T, Refusal>) -> Result<Response<T>, Status> {

@@ -1,0 +1,6 @@
+//! Groups of real replicas: real loopback connections, real logs on disks in memory, records in memory.
+
+mod cluster;
+mod members;
+mod proposals;
+mod recovery;
