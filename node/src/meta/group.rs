@@ -260,6 +260,12 @@ impl Group {
         &self.sessions
     }
 
+    /// Stops the replica.
+    pub(crate) async fn close(&self) {
+        self.consensus.shutdown().await;
+        self.leading.send_replace(false);
+    }
+
     /// Follows the replica until it stops, and says why it did.
     pub(crate) async fn follow(&self) -> String {
         self.consensus

@@ -148,7 +148,7 @@ impl Groups {
         self.tasks.lock().abort_all();
         let open = std::mem::take(&mut *self.open.lock());
         for group in open.values() {
-            group.consensus().shutdown().await;
+            group.close().await;
         }
         for group in open.values() {
             if let Err(error) = group.machine().persist_if_dirty().await {
@@ -235,7 +235,7 @@ fn watch_over(node: Weak<Groups>, group: Arc<Group>) -> BoxFuture<'static, ()> {
                 }
                 tracing::error!(group = %id, why, "the replica stopped: opening it again");
                 groups.open.lock().remove(&id);
-                group.consensus().shutdown().await;
+                group.close().await;
             }
             tokio::time::sleep(pause).await;
             let Some(groups) = node.upgrade() else { return };

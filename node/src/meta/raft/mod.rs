@@ -21,7 +21,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::{ChangeMembers, Config, ReadPolicy, ServerState, SnapshotPolicy};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use weft_core::ids::{GroupId, ReplicaId};
 use weft_core::namespace::outcome::Outcome;
 use weft_core::refusal::Refusal;
@@ -76,6 +76,8 @@ pub(crate) struct Consensus {
     machine: Arc<Machine>,
     /// While the store is being rebuilt: where the log begins, and whom to tell that it is done.
     rebuild: parking_lot::Mutex<Option<Rebuild>>,
+    /// Set when the replica is stopped, so that streams of others end even when nothing moves on them.
+    closed: watch::Sender<bool>,
 }
 
 struct Rebuild {
@@ -149,7 +151,8 @@ impl Consensus {
         let config = config.validate().map_err(io::Error::other)?;
         let states = States::new(machine.clone(), log.clone(), position, rebuilt);
         let raft = Raft::new(me, Arc::new(config), network.clone(), log, states).await.map_err(io::Error::other)?;
-        Ok(Consensus { group, me, raft, network, machine, rebuild: parking_lot::Mutex::new(rebuild) })
+        let (rebuild, closed) = (parking_lot::Mutex::new(rebuild), watch::Sender::new(false));
+        Ok(Consensus { group, me, raft, network, machine, rebuild, closed })
     }
 
     /// Makes this replica the group's only member.
@@ -378,7 +381,15 @@ impl Consensus {
         bodies: impl Stream<Item = Bytes> + Send + 'static,
     ) -> impl Stream<Item = Result<Bytes, Refusal>> + Send + 'static {
         let group = self.group;
+        let until = || {
+            let mut closed = self.closed.subscribe();
+            Box::pin(async move {
+                // That the sender is gone means the same.
+                let _ = closed.wait_for(|closed| *closed).await;
+            })
+        };
         let requests = bodies
+            .take_until(until())
             .map(codec::decode::<AppendEntriesRequest<TypeConfig>>)
             .take_while(move |request| {
                 if let Err(error) = request {
@@ -387,10 +398,11 @@ impl Consensus {
                 futures::future::ready(request.is_ok())
             })
             .filter_map(|request| futures::future::ready(request.ok()));
-        self.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
+        let answers = self.raft.stream_append(Box::pin(requests)).map(|answer| match answer {
             Ok(answer) => Ok(codec::encode(&answer)),
             Err(fatal) => Err(stopped(fatal)),
-        })
+        });
+        answers.take_until(until())
     }
 
     /// Takes a received snapshot, if it brings this replica forward.
@@ -489,6 +501,7 @@ impl Consensus {
 
     /// Stops the replica.
     pub(crate) async fn shutdown(&self) {
+        self.closed.send_replace(true);
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(group = %self.group, %error, "stop the replica");
         }

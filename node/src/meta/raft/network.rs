@@ -17,6 +17,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use weft_core::ids::{GroupId, ReplicaId, SiteId};
 use weft_core::refusal::Refusal;
@@ -142,7 +143,10 @@ impl Link {
         let mut client = self.client()?;
         let sent = Arc::new(AtomicU64::new(0));
         let (link, count) = (self.clone(), sent.clone());
-        let out = input.map(move |request| {
+        // The connection may hold on to the requests after the answers were dropped; but openraft locks what they are
+        // made from while one is awaited, so the next stream could not begin.
+        let (answered, dropped) = oneshot::channel::<()>();
+        let out = input.take_until(dropped).map(move |request| {
             count.fetch_add(1, Ordering::Relaxed);
             link.message(kind::APPEND, codec::encode(&request))
         });
@@ -152,7 +156,7 @@ impl Link {
             Ok(Err(status)) => return Err(status::from_status(&status)),
             Err(_) => return Err(Refusal::Unknown { why: format!("replica {} did not answer in time", self.to) }),
         };
-        let state = Answers { answers, sent, received: 0 };
+        let state = Answers { answers, sent, received: 0, _answered: answered };
         Ok(Box::pin(futures::stream::unfold(Some(state), |state| async move {
             let mut state = state?;
             match state.next().await {
@@ -235,6 +239,8 @@ struct Answers {
     answers: tonic::Streaming<RaftMessage>,
     sent: Arc<AtomicU64>,
     received: u64,
+    /// Dropped with this, which ends the requests.
+    _answered: oneshot::Sender<()>,
 }
 
 impl Answers {

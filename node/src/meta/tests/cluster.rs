@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weft_core::entry::Command;
 use weft_core::ids::{GroupId, Incarnation, NodeId, ReplicaId, SiteId, TenantId};
@@ -129,6 +130,7 @@ pub(super) struct TestNode {
 
 struct Running {
     groups: Arc<Groups>,
+    stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
 
@@ -204,10 +206,12 @@ impl Cluster {
         let router = link::server()
             .add_service(RaftService::new(groups.clone()).server())
             .add_service(MetaService::new(groups.clone()).server());
+        let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
-            router.serve_with_incoming(link::incoming(accept)).await.expect("serves until it is aborted");
+            let stopped = async move { drop(stopped.await) };
+            router.serve_with_incoming_shutdown(link::incoming(accept), stopped).await.expect("serves until the end");
         });
-        node.running = Some(Running { groups, server });
+        node.running = Some(Running { groups, stop, server });
         self.tell_map();
     }
 
@@ -227,9 +231,10 @@ impl Cluster {
     /// Stops a node.
     pub(super) async fn stop(&mut self, at: usize) {
         let running = self.nodes[at].running.take().expect("the node runs");
-        running.server.abort();
-        let _ = running.server.await;
+        drop(running.stop);
         running.groups.shutdown().await;
+        let closed = tokio::time::timeout(Duration::from_secs(5), running.server).await;
+        closed.expect("no stream goes on without its group").expect("serves until the end");
     }
 
     /// Stops a node and makes its folder afresh: another life.
