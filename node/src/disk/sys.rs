@@ -59,6 +59,5 @@ pub(super) fn space(path: &Path) -> io::Result<Space> {
     }
     // SAFETY: the call succeeded and filled it; it was zeroed before, and every bit pattern is valid.
     let stat = unsafe { stat.assume_init() };
-    let fragment = stat.f_frsize as u64;
-    Ok(Space { total_bytes: stat.f_blocks as u64 * fragment, free_bytes: stat.f_bavail as u64 * fragment })
+    Ok(Space { total_bytes: stat.f_blocks * stat.f_frsize, free_bytes: stat.f_bavail * stat.f_frsize })
 }

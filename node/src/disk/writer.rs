@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(5);
 const MAX_JOBS: usize = 4096;
 /// Bytes taken for one flush, so that the first of many waits for a bounded while.
 const MAX_BYTES: u64 = 32 << 20;
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 pub(super) enum Job {
     Write { offset: u64, parts: Vec<Bytes>, durable: bool, done: WriteDone },

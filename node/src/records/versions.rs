@@ -15,11 +15,14 @@ use super::RecordStore;
 /// Records read by one look into the store during a scan.
 const STRETCH: usize = 256;
 
+/// Key and value.
+type Record = (Bytes, Bytes);
+
 /// A store that knows only its latest state. Writes are never concurrent with anything.
 pub(super) trait Plain: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError>;
     /// The first records of a stretch of keys, at most `limit`.
-    fn stretch(&self, from: Bound<&[u8]>, to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ViewError>;
+    fn stretch(&self, from: Bound<&[u8]>, to: &[u8], limit: usize) -> Result<Vec<Record>, ViewError>;
     /// All or, at a crash, nothing.
     fn apply(&self, changes: &Changes) -> Result<(), ViewError>;
     fn persist(&self) -> Result<(), ViewError>;
@@ -119,8 +122,8 @@ struct Version<P> {
 }
 
 impl<P: Plain> Version<P> {
-    /// The first records of a stretch as of the view's moment; `None` as the second value if there are no more behind.
-    fn stretch(&self, from: Bound<&[u8]>, to: &[u8]) -> Result<(Vec<(Bytes, Bytes)>, Option<Bytes>), ViewError> {
+    /// The first records of a stretch as of the view's moment, and the key behind which there may be more.
+    fn stretch(&self, from: Bound<&[u8]>, to: &[u8]) -> Result<(Vec<Record>, Option<Bytes>), ViewError> {
         let _read = self.shared.gate.read();
         let now = self.shared.plain.stretch(from, to, STRETCH)?;
         let more = if now.len() == STRETCH { now.last().map(|(key, _)| key.clone()) } else { None };
