@@ -8,7 +8,9 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use weft_core::ids::{Ino, ViewId};
+use weft_core::namespace::inode::{Attr, Kind};
 
 use crate::request::NodeId;
 
@@ -60,6 +62,8 @@ struct Node<V> {
     changed: u64,
     /// Last change of names in it through this mount.
     renamed: u64,
+    /// Of a directory: its attributes, and since when they are known.
+    dir: Option<(Attr, Instant)>,
     /// The content version of the attributes that the kernel was last told.
     told: Option<u64>,
     /// The content version of the pages that the kernel may hold; `None`: it holds none.
@@ -75,6 +79,7 @@ impl<V: Clone> InodeTable<V> {
             above: None,
             changed: 0,
             renamed: 0,
+            dir: None,
             told: None,
             cached: None,
         };
@@ -104,6 +109,7 @@ impl<V: Clone> InodeTable<V> {
             above: None,
             changed: 0,
             renamed: 0,
+            dir: None,
             told: None,
             cached: None,
         });
@@ -140,7 +146,10 @@ impl<V: Clone> InodeTable<V> {
 
     /// An inode was changed through this mount.
     pub(crate) fn changed(&self, node: NodeId) {
-        self.stamp(node, |found, now| found.changed = now);
+        self.stamp(node, |found, now| {
+            found.changed = now;
+            found.dir = None;
+        });
     }
 
     /// Names in a directory were changed through this mount, and so was it.
@@ -148,7 +157,50 @@ impl<V: Clone> InodeTable<V> {
         self.stamp(node, |found, now| {
             found.changed = now;
             found.renamed = now;
+            found.dir = None;
         });
+    }
+
+    /// A name of `child` was made in (or with `gone` removed from) a directory through this mount. What that does to
+    /// the directory's attributes is known: a program that makes many files costs no question for each.
+    pub(crate) fn entry_changed(&self, node: NodeId, child: &Attr, gone: bool) {
+        self.stamp(node, |found, now| {
+            found.changed = now;
+            found.renamed = now;
+            if let Some((dir, _)) = &mut found.dir {
+                let links = u32::from(child.kind == Kind::Directory);
+                if gone {
+                    dir.size = dir.size.saturating_sub(1);
+                    dir.nlink = dir.nlink.saturating_sub(links);
+                } else {
+                    dir.size += 1;
+                    dir.nlink += links;
+                }
+                dir.version += 1;
+                // The child's last change is the entry's time, which the directory gets too.
+                dir.mtime = dir.mtime.max(child.ctime);
+                dir.ctime = dir.ctime.max(child.ctime);
+            }
+        });
+    }
+
+    /// Remembers a directory's attributes, asked for at `at`, unless it was changed through this mount since.
+    pub(crate) fn learn_dir(&self, node: NodeId, attr: &Attr, asked: Tick, at: Instant) {
+        if attr.kind != Kind::Directory {
+            return;
+        }
+        let mut inner = self.inner.lock();
+        if let Some(found) = inner.nodes.get_mut(&node.0)
+            && found.changed <= asked.0
+            && found.dir.as_ref().is_none_or(|(_, known)| *known <= at)
+        {
+            found.dir = Some((attr.clone(), at));
+        }
+    }
+
+    /// A directory's attributes, with this mount's changes, and since when nobody else's are in them.
+    pub(crate) fn dir(&self, node: NodeId) -> Option<(Attr, Instant)> {
+        self.inner.lock().nodes.get(&node.0)?.dir.clone()
     }
 
     fn stamp(&self, node: NodeId, set: impl FnOnce(&mut Node<V>, u64)) {
@@ -226,6 +278,9 @@ pub(crate) fn broken_junction(slot: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use weft_core::ids::VolumeId;
+    use weft_core::time::Timestamp;
+
     use super::*;
 
     fn table() -> InodeTable<&'static str> {
@@ -305,6 +360,42 @@ mod tests {
         assert!(table.names_unchanged_since(NodeId::ROOT, before));
         table.renamed(NodeId::ROOT);
         assert!(!table.names_unchanged_since(NodeId::ROOT, before));
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_known_with_this_mounts_changes() {
+        let table = table();
+        let attr = |kind, ino, secs| Attr {
+            volume: VolumeId(1),
+            ino: Ino(ino),
+            kind,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            nlink: 2,
+            size: 5,
+            allocated: 0,
+            rdev: 0,
+            atime: Timestamp::default(),
+            mtime: Timestamp { secs, nanos: 0 },
+            ctime: Timestamp { secs, nanos: 0 },
+            btime: Timestamp::default(),
+            generation: 0,
+            version: 1,
+            parent: Ino::ROOT,
+        };
+        let (asked, at) = (table.now(), Instant::now());
+        table.learn_dir(NodeId::ROOT, &attr(Kind::Directory, 1, 10), asked, at);
+        table.entry_changed(NodeId::ROOT, &attr(Kind::Directory, 2, 11), false);
+        table.entry_changed(NodeId::ROOT, &attr(Kind::File, 3, 12), false);
+        table.entry_changed(NodeId::ROOT, &attr(Kind::File, 3, 13), true);
+        let (known, since) = table.dir(NodeId::ROOT).unwrap();
+        assert_eq!((known.nlink, known.size, known.mtime.secs, known.version, since), (3, 6, 13, 4, at));
+        // An answer asked for before those changes is older.
+        table.learn_dir(NodeId::ROOT, &attr(Kind::Directory, 1, 10), asked, Instant::now());
+        assert_eq!(table.dir(NodeId::ROOT).unwrap().0.size, 6);
+        table.changed(NodeId::ROOT);
+        assert!(table.dir(NodeId::ROOT).is_none());
     }
 
     #[test]

@@ -1,30 +1,34 @@
-//! Attributes: showing and setting them; use of a volume.
+//! Attributes: showing and setting them.
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use weft_client::{Attr, SetAttr};
 
 use super::{Answer, State, TRIES};
-use crate::request::{Attributes, HandleId, NodeId, Process, SetAttributes, Statfs};
-
-/// What `df` shows as the size of a volume without a limit.
-const UNLIMITED_BYTES: u64 = 1 << 50;
-const UNLIMITED_INODES: u64 = 1 << 40;
+use crate::request::{Attributes, HandleId, NodeId, Process, SetAttributes};
 
 impl State {
-    /// Always asked of the server, also for open files: what the client knows of them may be a second old already.
+    /// Asked of the server also for open files, since what the client knows of them may be a second old already. What is
+    /// known of a directory is shown for the rest of its time: the kernel asks after each name made in it.
     pub(super) async fn getattr(&self, process: Process, node: NodeId) -> Answer<Attributes> {
         let place = self.place(node)?;
+        if let Some((attr, since)) = self.inodes.dir(node)
+            && let Some(left) = self.ttl.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+        {
+            return Ok(self.attributes(&place, attr, left));
+        }
         let cred = self.cred(process);
         let mut left = TRIES;
         loop {
             left -= 1;
-            let asked = self.inodes.now();
+            let (asked, at) = (self.inodes.now(), Instant::now());
             let attr = place.volume.getattr(&cred, place.ino).await?;
             let unchanged = self.inodes.unchanged_since(node, asked);
             if unchanged || left == 0 {
                 let ttl = if unchanged { self.ttl } else { Duration::ZERO };
                 self.settle(node, &attr).await;
+                self.inodes.learn_dir(node, &attr, asked, at);
                 return Ok(self.attributes(&place, attr, ttl));
             }
         }
@@ -65,18 +69,5 @@ impl State {
             let (version, ours_since) = open.file.versions();
             self.inodes.own_changes(node, ours_since, version);
         }
-    }
-
-    pub(super) async fn statfs(&self, process: Process, node: NodeId) -> Answer<Statfs> {
-        let place = self.place(node)?;
-        let used = place.volume.statfs(&self.cred(process)).await?;
-        let bytes = if used.max_bytes == 0 { UNLIMITED_BYTES } else { used.max_bytes };
-        let inodes = if used.max_inodes == 0 { UNLIMITED_INODES } else { used.max_inodes };
-        Ok(Statfs {
-            bytes,
-            free_bytes: bytes.saturating_sub(used.bytes),
-            inodes,
-            free_inodes: inodes.saturating_sub(used.inodes),
-        })
     }
 }

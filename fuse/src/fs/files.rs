@@ -73,8 +73,9 @@ impl State {
             Err(error) if !exclusive && error.errno() == libc::EEXIST => return Err(Errno(libc::ESTALE)),
             made => made?,
         };
-        self.inodes.renamed(parent);
-        if !fresh {
+        if fresh {
+            self.inodes.entry_changed(parent, &attr, false);
+        } else {
             // The kernel believes that the file is new and checks nothing.
             (file, attr) = self.open_found(&cred, &place, attr, flags).await?;
         }

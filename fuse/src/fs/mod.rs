@@ -4,6 +4,7 @@
 //! by the servers. Nothing here is kept beyond what the kernel holds: inodes it has looked up, handles it has open.
 
 mod attrs;
+mod capacity;
 mod dirs;
 mod files;
 mod names;
@@ -19,6 +20,7 @@ use tokio::runtime::Handle;
 use weft_client::{Cred, Name, Volume};
 use weft_core::namespace::inode::Attr;
 
+use self::capacity::Capacity;
 use crate::cred::Creds;
 use crate::handles::Handles;
 use crate::inodes::{InodeTable, Place, st_ino};
@@ -41,6 +43,7 @@ struct State {
     inodes: InodeTable<Volume>,
     handles: Handles,
     creds: Creds,
+    capacity: Capacity,
     notices: Notices,
     ttl: Duration,
     tasks: Tasks,
@@ -55,6 +58,7 @@ impl FileSystem {
                 inodes: InodeTable::new(volume, view),
                 handles: Handles::default(),
                 creds: Creds::default(),
+                capacity: Capacity::default(),
                 notices,
                 ttl,
                 tasks: Tasks::new(runtime),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use weft_client::{Attr, Cred, Found, Kind, RenameMode, Volume};
 
 use super::{Answer, State, TRIES, parse_name};
@@ -15,12 +16,14 @@ impl State {
         let mut left = TRIES;
         loop {
             left -= 1;
-            let asked = self.inodes.now();
+            let (asked, at) = (self.inodes.now(), Instant::now());
             match place.volume.lookup(cred, place.ino, name.clone()).await? {
                 Found::Inode(attr) => {
                     let node = self.sibling(&place, attr.ino);
                     if self.inodes.unchanged_since(node, asked) {
-                        return self.entry(&place.volume, attr, None).await;
+                        let entry = self.entry(&place.volume, attr, None).await?;
+                        self.inodes.learn_dir(node, &entry.attr, asked, at);
+                        return Ok(entry);
                     }
                     if left == 0 {
                         let entry = self.entry(&place.volume, attr, None).await?;
@@ -66,21 +69,21 @@ impl State {
         };
         let (cred, name) = (self.cred(process), parse_name(name)?);
         let attr = place.volume.mknod(&cred, place.ino, name, kind, permissions(mode), rdev).await?;
-        self.inodes.renamed(parent);
+        self.inodes.entry_changed(parent, &attr, false);
         self.entry(&place.volume, attr, None).await
     }
 
     pub(super) async fn mkdir(&self, process: Process, parent: NodeId, name: Bytes, mode: u32) -> Answer<Entry> {
         let place = self.place(parent)?;
         let attr = place.volume.mkdir(&self.cred(process), place.ino, parse_name(name)?, permissions(mode)).await?;
-        self.inodes.renamed(parent);
+        self.inodes.entry_changed(parent, &attr, false);
         self.entry(&place.volume, attr, None).await
     }
 
     pub(super) async fn symlink(&self, process: Process, parent: NodeId, name: Bytes, target: Bytes) -> Answer<Entry> {
         let place = self.place(parent)?;
         let attr = place.volume.symlink(&self.cred(process), place.ino, parse_name(name)?, target).await?;
-        self.inodes.renamed(parent);
+        self.inodes.entry_changed(parent, &attr, false);
         self.entry(&place.volume, attr, None).await
     }
 
@@ -91,7 +94,7 @@ impl State {
         }
         let attr = place.volume.link(&self.cred(process), source.ino, place.ino, parse_name(name)?).await?;
         self.inodes.changed(node);
-        self.inodes.renamed(parent);
+        self.inodes.entry_changed(parent, &attr, false);
         self.entry(&place.volume, attr, None).await
     }
 
@@ -99,7 +102,7 @@ impl State {
         let place = self.place(parent)?;
         let attr = place.volume.unlink(&self.cred(process), place.ino, parse_name(name)?).await?;
         self.inodes.changed(self.sibling(&place, attr.ino));
-        self.inodes.renamed(parent);
+        self.inodes.entry_changed(parent, &attr, true);
         Ok(())
     }
 
@@ -107,7 +110,7 @@ impl State {
         let place = self.place(parent)?;
         let attr = place.volume.rmdir(&self.cred(process), place.ino, parse_name(name)?).await?;
         self.inodes.renamed(self.sibling(&place, attr.ino));
-        self.inodes.renamed(parent);
+        self.inodes.entry_changed(parent, &attr, true);
         Ok(())
     }
 
