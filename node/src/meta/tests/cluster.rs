@@ -123,7 +123,7 @@ impl RecordStores for TestStores {
 pub(super) struct TestNode {
     pub(super) identity: Identity,
     pub(super) stores: TestStores,
-    disk: MemDisk,
+    pub(super) disk: MemDisk,
     addr: String,
     running: Option<Running>,
 }

@@ -136,3 +136,23 @@ async fn messages_for_others_are_refused_with_the_reason() {
     }
     cluster.take(1).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_disk_failed_for_a_while_comes_back() {
+    for leads in [false, true] {
+        let mut cluster = Cluster::three(quick()).await;
+        cluster.take(1).await;
+        let leader = cluster.leader().await;
+        let sick = if leads { leader } else { (leader + 1) % 3 };
+        cluster.nodes[sick].disk.fail_writes(Some(std::io::ErrorKind::StorageFull));
+        for _ in 0..10 {
+            cluster.take(1).await;
+        }
+        cluster.nodes[sick].disk.fail_writes(None);
+        // The log takes nothing more after a failed write; the whole node is started again.
+        cluster.stop(sick).await;
+        cluster.start(sick).await;
+        cluster.take(1).await;
+        cluster.settle().await;
+    }
+}
