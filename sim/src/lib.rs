@@ -5,5 +5,11 @@
 
 pub mod det;
 pub mod disk;
+pub mod laws;
+pub mod nemesis;
 pub mod net;
+pub mod run;
+pub mod state;
 pub mod trace;
+pub mod workload;
+pub mod world;

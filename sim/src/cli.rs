@@ -1,0 +1,221 @@
+//! The command line: one process per seed, as many at a time as there are processors.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the program's output")]
+
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use weft_sim::run::{self, Plan};
+
+/// Simulates whole Weft sites: three real nodes and their clients in one thread, under one seed, with crashes,
+/// lost and torn writes, partitions and slow links; then checks what the fabric promises.
+#[derive(Parser)]
+#[command(
+    name = "weft-sim",
+    after_help = "A failing seed prints the line that replays it. Seeds that found something are in sim/seeds.txt."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(clap::Args, Clone)]
+struct Shape {
+    /// Simulated seconds with work and faults; checks come after.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Clients at work.
+    #[arg(long, default_value_t = 3)]
+    clients: u64,
+    /// Leave the faults out.
+    #[arg(long)]
+    calm: bool,
+    /// Let disks acknowledge flushes they did not do: the laws must notice.
+    #[arg(long)]
+    lying_disks: bool,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Runs many seeds and sums up.
+    Run {
+        /// How many.
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        /// The first.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Stop after so many minutes.
+        #[arg(long)]
+        minutes: Option<u64>,
+        #[command(flatten)]
+        shape: Shape,
+    },
+    /// Runs one seed in this process.
+    Replay {
+        /// Which.
+        seed: u64,
+        /// Write every event up to debug level into this file.
+        #[arg(long)]
+        trace: Option<PathBuf>,
+        #[command(flatten)]
+        shape: Shape,
+    },
+    /// Runs one seed in two processes and compares every event of every crate.
+    Twice {
+        /// Which.
+        seed: u64,
+        #[command(flatten)]
+        shape: Shape,
+    },
+}
+
+impl Shape {
+    fn plan(&self, seed: u64) -> Plan {
+        Plan { seed, seconds: self.seconds, clients: self.clients, faults: !self.calm, lying_disks: self.lying_disks }
+    }
+
+    fn args(&self) -> Vec<String> {
+        let mut args = vec![format!("--seconds={}", self.seconds), format!("--clients={}", self.clients)];
+        if self.calm {
+            args.push("--calm".into());
+        }
+        if self.lying_disks {
+            args.push("--lying-disks".into());
+        }
+        args
+    }
+}
+
+/// No seed takes longer than this on any machine; one that does hangs.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+pub(crate) fn main() -> ExitCode {
+    match Cli::parse().command {
+        Action::Run { seeds, from, minutes, shape } => run_many(from, seeds, minutes, &shape),
+        Action::Replay { seed, trace, shape } => replay(seed, trace, &shape),
+        Action::Twice { seed, shape } => twice(seed, &shape),
+    }
+}
+
+fn replay(seed: u64, trace: Option<PathBuf>, shape: &Shape) -> ExitCode {
+    let report = run::one(&shape.plan(seed), trace.as_deref());
+    println!("{report}");
+    if report.lawful() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn child(seed: u64, shape: &Shape) -> std::io::Result<Child> {
+    Command::new(std::env::current_exe()?)
+        .arg("replay")
+        .arg(seed.to_string())
+        .args(shape.args())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+}
+
+struct Finished {
+    ok: bool,
+    line: String,
+    errors: String,
+}
+
+/// Waits for a child on a thread of its own, killing it when it takes too long.
+fn finish(mut child: Child) -> std::io::Result<Finished> {
+    let pid = child.id();
+    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
+    let reader = std::thread::spawn(move || read_all(err.as_mut()));
+    let (over, watch) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if watch.recv_timeout(PATIENCE).is_err() {
+            // SAFETY: a signal to our own child, which has not been waited for: the channel says so first.
+            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        }
+    });
+    let line = read_all(out.as_mut());
+    let status = child.wait()?;
+    // The watchdog may have fired and gone.
+    let _ = over.send(());
+    let errors = reader.join().unwrap_or_default();
+    // It ends by itself in either case.
+    let _ = watchdog.join();
+    Ok(Finished { ok: status.success(), line: line.trim().to_string(), errors })
+}
+
+fn read_all(from: Option<&mut impl std::io::Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        // What could be read is shown; the exit status decides.
+        let _ = from.read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn run_many(from: u64, seeds: u64, minutes: Option<u64>, shape: &Shape) -> ExitCode {
+    let started = std::time::Instant::now();
+    let next = std::sync::atomic::AtomicU64::new(from);
+    let results = std::sync::Mutex::new((0u64, Vec::<u64>::new(), run::Faults::default()));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let late = minutes.is_some_and(|m| started.elapsed() >= Duration::from_secs(60 * m));
+                    if seed >= from + seeds || late {
+                        return;
+                    }
+                    let finished = child(seed, shape).and_then(finish).unwrap_or_else(|error| Finished {
+                        ok: false,
+                        line: format!("seed {seed}: could not be run: {error}"),
+                        errors: String::new(),
+                    });
+                    let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    results.0 += 1;
+                    results.2.add_line(&finished.line);
+                    println!("{}", finished.line);
+                    if !finished.ok {
+                        results.1.push(seed);
+                        eprintln!("{}", finished.errors);
+                        eprintln!("replay with: weft-sim replay {seed} {}", shape.args().join(" "));
+                    }
+                }
+            });
+        }
+    });
+    let (done, failed, faults) = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let took = started.elapsed().as_secs_f64();
+    println!("{done} seeds in {took:.0} s; faults that fired: {faults}");
+    if failed.is_empty() && done > 0 {
+        println!("all lawful");
+        ExitCode::SUCCESS
+    } else {
+        println!("{} FAILED: {failed:?}", failed.len());
+        ExitCode::FAILURE
+    }
+}
+
+fn twice(seed: u64, shape: &Shape) -> ExitCode {
+    let both = (child(seed, shape).and_then(finish), child(seed, shape).and_then(finish));
+    match both {
+        (Ok(a), Ok(b)) => {
+            println!("{}\n{}", a.line, b.line);
+            let same = a.line == b.line && a.line.contains("hash=");
+            println!("{}", if same { "the same, event for event" } else { "DIFFERENT" });
+            if same && a.ok && b.ok {
+                ExitCode::SUCCESS
+            } else {
+                eprintln!("{}{}", a.errors, b.errors);
+                ExitCode::FAILURE
+            }
+        }
+        (a, b) => {
+            for error in [a.err(), b.err()].into_iter().flatten() {
+                eprintln!("could not run seed {seed}: {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

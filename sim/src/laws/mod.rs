@@ -1,0 +1,4 @@
+//! What must hold, one file each. A law looks at what clients were told and at what the fabric holds.
+
+pub mod readable;
+pub mod replicas;

@@ -1,0 +1,311 @@
+//! Clients at work on files, each remembering what it was told.
+//!
+//! Names belong to one client each, so that what must be there follows from that client's answers alone; directories
+//! are shared. A change whose outcome stayed unknown leaves every possibility open until a read settles it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use weft_client::{Client, ConnectOptions, Cred, Error, Found, Ino, Name, RenameMode, Volume};
+
+use crate::run::{Faults, Violation};
+use crate::world;
+
+/// What a name may hold: `None` no file, else the file's bytes. More than one while an outcome is unknown.
+pub type Possible = Vec<Option<Bytes>>;
+
+/// What all clients were told.
+#[derive(Default)]
+pub struct Memory {
+    /// By name in the shared directory.
+    pub names: BTreeMap<String, Possible>,
+    /// Counts.
+    pub faults: Faults,
+    /// The first broken law.
+    pub broken: Option<Violation>,
+}
+
+/// Shared by the clients of one simulation.
+pub type Shared = Rc<RefCell<Memory>>;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// The directory all clients work in.
+pub const DIRECTORY: &[u8] = b"work";
+const NAMES_PER_CLIENT: u64 = 12;
+
+/// Connects; asks again until a fabric that is just starting answers.
+pub async fn connect() -> Result<(Client, Volume), Error> {
+    let mut options = ConnectOptions::new(world::addrs());
+    options.deadline = Duration::from_secs(30);
+    loop {
+        let attempt = async {
+            let client = Client::connect(options.clone(), world::client_parts()).await?;
+            let volume = client.volume("root").await?;
+            Ok((client, volume))
+        };
+        match attempt.await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => {
+                let _: &Error = &error;
+                tracing::info!(%error, "connect");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+}
+
+/// The shared directory, made by whoever comes first.
+///
+/// # Errors
+/// The fabric did not answer in time.
+pub async fn directory(volume: &Volume) -> Result<Ino, Error> {
+    let (cred, name) = (Cred::root(), Name::parse(DIRECTORY)?);
+    loop {
+        match volume.lookup(&cred, Ino::ROOT, name.clone()).await {
+            Ok(Found::Inode(attr)) => return Ok(attr.ino),
+            Ok(Found::Junction(_)) => unreachable!("nobody makes junctions here"),
+            Err(error) if error.errno() == libc::ENOENT => {}
+            Err(error) => return Err(error),
+        }
+        match volume.mkdir(&cred, Ino::ROOT, name.clone(), 0o755).await {
+            Ok(attr) => return Ok(attr.ino),
+            Err(error) if error.errno() == libc::EEXIST => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Worker {
+    id: u64,
+    rng: SmallRng,
+    volume: Volume,
+    dir: Ino,
+    cred: Cred,
+    shared: Shared,
+}
+
+/// One client's work until `until` of simulated time.
+///
+/// # Errors
+/// The fabric could not be reached at all.
+pub async fn client(id: u64, seed: u64, until: Duration, shared: Shared) -> Outcome {
+    let (client, volume) = connect().await?;
+    let dir = loop {
+        match directory(&volume).await {
+            Ok(dir) => break dir,
+            Err(error) => tracing::info!(%error, "shared directory"),
+        }
+    };
+    let rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(id));
+    let mut worker = Worker { id, rng, volume, dir, cred: Cred::root(), shared };
+    while world::now() < until && worker.shared.borrow().broken.is_none() {
+        worker.step().await;
+        let pause = worker.rng.random_range(1..40);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    // Its session lapses by itself if the fabric does not answer any more.
+    if let Err(error) = client.close().await {
+        tracing::info!(%error, "close client");
+    }
+    Ok(())
+}
+
+impl Worker {
+    fn pick(&mut self) -> String {
+        format!("c{}-{}", self.id, self.rng.random_range(0..NAMES_PER_CLIENT))
+    }
+
+    fn content(&mut self) -> Bytes {
+        let len = match self.rng.random_range(0..10) {
+            0..5 => self.rng.random_range(0..4096),
+            5..9 => self.rng.random_range(4096..40_000),
+            _ => self.rng.random_range(40_000..300_000),
+        };
+        let mut bytes = vec![0; len];
+        self.rng.fill(&mut bytes[..]);
+        bytes.into()
+    }
+
+    fn possible(&self, name: &str) -> Possible {
+        self.shared.borrow().names.get(name).cloned().unwrap_or_else(|| vec![None])
+    }
+
+    fn remember(&self, name: &str, possible: Possible, acknowledged: bool) {
+        let mut memory = self.shared.borrow_mut();
+        match acknowledged {
+            true => memory.faults.acknowledged += 1,
+            false => memory.faults.unknown += 1,
+        }
+        memory.names.insert(name.to_string(), possible);
+    }
+
+    async fn step(&mut self) {
+        let name = self.pick();
+        let roll = self.rng.random_range(0..100);
+        match roll {
+            0..35 => self.write(&name).await,
+            35..50 => self.append(&name).await,
+            50..75 => self.read(&name).await,
+            75..88 => self.rename(&name).await,
+            _ => self.unlink(&name).await,
+        }
+    }
+
+    /// Creates or empties the file and writes it whole. Between the two it may be seen empty.
+    async fn write(&mut self, name: &str) {
+        let (before, content) = (self.possible(name), self.content());
+        let cut = self.rng.random_range(0..=content.len());
+        let done = async {
+            let parsed = Name::parse(name.as_bytes().to_vec())?;
+            let (file, _, _) = self.volume.create_file(&self.cred, self.dir, parsed, 0o644, false).await?;
+            file.truncate(0).await?;
+            file.write_at(0, content.slice(..cut)).await?;
+            file.write_at(cut as u64, content.slice(cut..)).await?;
+            file.close().await
+        };
+        match done.await {
+            Ok(()) => self.remember(name, vec![Some(content)], true),
+            Err(error) => {
+                tracing::info!(name, %error, "write stayed unknown");
+                let mut possible = before;
+                possible.extend([Some(Bytes::new()), Some(content.slice(..cut)), Some(content)]);
+                self.remember(name, possible, false);
+            }
+        }
+    }
+
+    async fn append(&mut self, name: &str) {
+        let before = self.possible(name);
+        let [Some(old)] = &before[..] else { return };
+        let more = self.content();
+        let joined = Bytes::from([&old[..], &more[..]].concat());
+        let done = async {
+            let ino = self.find(name).await?;
+            let file = self.volume.open(&self.cred, ino, true, true).await?;
+            file.write_at(old.len() as u64, more).await?;
+            file.close().await
+        };
+        match done.await {
+            Ok(()) => self.remember(name, vec![Some(joined)], true),
+            Err(error) => {
+                tracing::info!(name, %error, "append stayed unknown");
+                self.remember(name, vec![before[0].clone(), Some(joined)], false);
+            }
+        }
+    }
+
+    async fn rename(&mut self, name: &str) {
+        let target = self.pick();
+        let before = self.possible(name);
+        if target == name || before.len() != 1 || before[0].is_none() {
+            return;
+        }
+        let replaced = self.possible(&target);
+        let done = async {
+            let (from, to) = (Name::parse(name.as_bytes().to_vec())?, Name::parse(target.as_bytes().to_vec())?);
+            self.volume.rename(&self.cred, self.dir, from, self.dir, to, RenameMode::Replace).await
+        };
+        match done.await {
+            Ok(_) => {
+                self.remember(&target, before, true);
+                self.remember(name, vec![None], true);
+            }
+            Err(error) => {
+                tracing::info!(name, %error, "rename stayed unknown");
+                let both = [replaced, before.clone()].concat();
+                self.remember(&target, both, false);
+                self.remember(name, vec![before[0].clone(), None], false);
+            }
+        }
+    }
+
+    async fn unlink(&mut self, name: &str) {
+        let before = self.possible(name);
+        let done = async {
+            let parsed = Name::parse(name.as_bytes().to_vec())?;
+            self.volume.unlink(&self.cred, self.dir, parsed).await
+        };
+        match done.await {
+            Ok(_) if before.iter().all(Option::is_none) => self.accuse(name, "unlink removed what was not there"),
+            Ok(_) => self.remember(name, vec![None], true),
+            Err(error) if error.errno() == libc::ENOENT => {
+                if before.iter().any(Option::is_none) {
+                    self.remember(name, vec![None], true);
+                } else {
+                    self.accuse(name, "an acknowledged file is gone");
+                }
+            }
+            Err(error) => {
+                tracing::info!(name, %error, "unlink stayed unknown");
+                self.remember(name, [before, vec![None]].concat(), false);
+            }
+        }
+    }
+
+    async fn read(&mut self, name: &str) {
+        let before = self.possible(name);
+        match read_name(&self.volume, &self.cred, self.dir, name).await {
+            Ok(found) if before.contains(&found) => {
+                let mut memory = self.shared.borrow_mut();
+                memory.faults.reads += 1;
+                memory.names.insert(name.to_string(), vec![found]);
+            }
+            Ok(found) => self.accuse(name, &differs(&before, &found)),
+            Err(error) => tracing::info!(name, %error, "read failed"),
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<Ino, Error> {
+        match self.volume.lookup(&self.cred, self.dir, Name::parse(name.as_bytes().to_vec())?).await? {
+            Found::Inode(attr) => Ok(attr.ino),
+            Found::Junction(_) => unreachable!("nobody makes junctions here"),
+        }
+    }
+
+    fn accuse(&self, name: &str, what: &str) {
+        tracing::error!(name, what, "broken law");
+        let law = "acknowledged data is readable and equal";
+        self.shared.borrow_mut().broken.get_or_insert(Violation { law, what: format!("{name}: {what}") });
+    }
+}
+
+/// What a read found that should not be.
+pub fn differs(expected: &Possible, found: &Option<Bytes>) -> String {
+    let describe = |content: &Option<Bytes>| match content {
+        None => "no file".to_string(),
+        Some(bytes) => format!("{} bytes with sum {:08x}", bytes.len(), crate::world::sum(bytes)),
+    };
+    let expected: Vec<String> = expected.iter().map(describe).collect();
+    format!("found {}, expected {}", describe(found), expected.join(" or "))
+}
+
+/// The whole file behind a name, `None` if there is none.
+///
+/// # Errors
+/// The fabric did not answer in time, or an error that is no answer to the question.
+pub async fn read_name(volume: &Volume, cred: &Cred, dir: Ino, name: &str) -> Result<Option<Bytes>, Error> {
+    let attr = match volume.lookup(cred, dir, Name::parse(name.as_bytes().to_vec())?).await {
+        Ok(Found::Inode(attr)) => attr,
+        Ok(Found::Junction(_)) => unreachable!("nobody makes junctions here"),
+        Err(error) if error.errno() == libc::ENOENT => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let file = volume.open(cred, attr.ino, true, false).await?;
+    let size = file.attr().size;
+    let mut bytes = Vec::with_capacity(size as usize);
+    while (bytes.len() as u64) < size {
+        let piece = file.read_at(bytes.len() as u64, (size - bytes.len() as u64).min(1 << 20) as usize).await?;
+        if piece.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    file.close().await?;
+    Ok(Some(bytes.into()))
+}
