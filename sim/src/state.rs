@@ -2,7 +2,6 @@
 
 use rand::Rng;
 use rand::rngs::SmallRng;
-use weft_node::chunk::index::memory::MemoryIndexes;
 use weft_node::records::memory::MemoryRecords;
 
 use crate::disk::{Habits, SimDisk};
@@ -14,25 +13,19 @@ pub struct NodeState {
     pub disk: SimDisk,
     /// Its record stores.
     pub records: MemoryRecords,
-    /// Its chunk index.
-    pub indexes: MemoryIndexes,
 }
 
 impl Default for NodeState {
     fn default() -> Self {
-        let (records, indexes) = (MemoryRecords::new(), MemoryIndexes::default());
-        NodeState { disk: SimDisk::new(0, Habits::default()), records, indexes }
+        NodeState { disk: SimDisk::new(0, Habits::default()), records: MemoryRecords::new() }
     }
 }
 
 impl NodeState {
     /// Power is cut: unflushed writes are lost or torn, record stores fall back to some batch since their last
-    /// persist, the chunk index is as it was or lost altogether. Call while the node is down.
-    pub fn crash(&mut self, rng: &mut SmallRng) {
+    /// persist. (The chunk index is in memory, so every start rebuilds it.) Call while the node is down.
+    pub fn crash(&self, rng: &mut SmallRng) {
         self.disk.crash();
         self.records.crash(rng.random());
-        if rng.random_bool(0.3) {
-            self.indexes = MemoryIndexes::default();
-        }
     }
 }

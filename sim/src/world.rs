@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weft_client::ClientParts;
 use weft_core::time::Timestamp;
+use weft_node::chunk::index::MemoryIndexes;
 use weft_node::node::Node;
 use weft_node::parts::{Clock, Dice, Parts};
 use weft_node::settings::{RecordStoreKind, Settings};
@@ -112,7 +113,7 @@ async fn machine(node: usize, state: NodeState) -> Outcome {
         dial: Arc::new(SimNet),
         listen: Arc::new(SimNet),
         records: Arc::new(state.records.clone()),
-        indexes: Arc::new(state.indexes.clone()),
+        indexes: Arc::new(MemoryIndexes),
     };
     while !setup::is_member(&settings, &parts).await? {
         let joined = match node {
