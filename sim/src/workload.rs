@@ -28,6 +28,8 @@ pub struct Memory {
     pub faults: Faults,
     /// The first broken law.
     pub broken: Option<Violation>,
+    /// Clients that are through with their work: only then is what they remember complete.
+    pub finished: u64,
 }
 
 /// Shared by the clients of one simulation.
@@ -109,6 +111,7 @@ pub async fn client(id: u64, seed: u64, until: Duration, shared: Shared) -> Outc
         let pause = worker.rng.random_range(1..40);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
+    worker.shared.borrow_mut().finished += 1;
     // Its session lapses by itself if the fabric does not answer any more.
     if let Err(error) = client.close().await {
         tracing::info!(%error, "close client");
@@ -297,7 +300,7 @@ pub async fn read_name(volume: &Volume, cred: &Cred, dir: Ino, name: &str) -> Re
         Err(error) => return Err(error),
     };
     let file = volume.open(cred, attr.ino, true, false).await?;
-    let size = file.attr().size;
+    let size = file.attr().await?.size;
     let mut bytes = Vec::with_capacity(size as usize);
     while (bytes.len() as u64) < size {
         let piece = file.read_at(bytes.len() as u64, (size - bytes.len() as u64).min(1 << 20) as usize).await?;

@@ -158,7 +158,7 @@ pub fn run(plan: &Plan) -> (Faults, Result<(), Violation>) {
     for (id, name) in clients.iter().enumerate() {
         sim.client(name.as_str(), workload::client(id as u64, plan.seed, until, shared.clone()));
     }
-    sim.client("judge", judge(until, shared.clone(), nodes.clone()));
+    sim.client("judge", judge(until, plan.clients, shared.clone(), nodes.clone()));
     let mut nemesis = Nemesis::new(SmallRng::seed_from_u64(rng.random()), nodes.clone(), clients, until);
     loop {
         det::set_now(sim.elapsed().as_nanos() as u64);
@@ -184,9 +184,12 @@ pub fn run(plan: &Plan) -> (Faults, Result<(), Violation>) {
 }
 
 /// After the faults: everything is served within [`RECOVERY`], is what it should be, and the replicas agree.
-async fn judge(until: Duration, shared: Shared, nodes: Vec<NodeState>) -> Outcome {
+async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<NodeState>) -> Outcome {
     tokio::time::sleep(until).await;
     let served = tokio::time::timeout(RECOVERY, async {
+        while shared.borrow().finished < clients {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         loop {
             match laws::readable::check(&shared).await {
                 Ok(verdict) => return verdict,
