@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
 use weft_core::ids::GroupId;
 use weft_core::refusal::Refusal;
@@ -15,7 +15,7 @@ use weft_proto::pb;
 
 use super::duties;
 use super::group::Group;
-use super::log::{LogSettings, SegmentLog};
+use super::log::{LogSettings, LogState, SegmentLog};
 use super::machine::Machine;
 use super::raft::{Consensus, Network};
 use super::spool;
@@ -45,7 +45,7 @@ pub struct Groups {
     map: MapCell,
     /// Channels of their own, so that heartbeats don't queue behind chunks.
     peers: Peers,
-    log: Arc<SegmentLog>,
+    log: RwLock<Arc<SegmentLog>>,
     open: Mutex<BTreeMap<GroupId, Arc<Group>>>,
     /// Held while a group is opened or closed.
     opening: tokio::sync::Mutex<bool>,
@@ -66,10 +66,7 @@ impl Groups {
         map: MapCell,
         _peers: Peers,
     ) -> io::Result<Arc<Groups>> {
-        let cache_bytes = usize::try_from(settings.raft.cache_mib << 20).unwrap_or(usize::MAX);
-        let log_settings = LogSettings { cache_bytes, ..LogSettings::default() };
-        let (log, recovered) =
-            SegmentLog::open_with(parts.disk.clone(), Path::new(LOG_FOLDER), parts.dice.clone(), log_settings).await?;
+        let (log, recovered) = open_log(parts, &settings.raft).await?;
         let addr = if settings.advertise.is_empty() { &settings.listen } else { &settings.advertise };
         let groups = Arc::new(Groups {
             parts: parts.clone(),
@@ -79,7 +76,7 @@ impl Groups {
             records: settings.data.join(RECORDS_FOLDER),
             peers: Peers::new(parts.dial.clone(), map.clone()),
             map,
-            log,
+            log: RwLock::new(log),
             open: Mutex::default(),
             opening: tokio::sync::Mutex::new(true),
             receiving: Mutex::default(),
@@ -155,7 +152,8 @@ impl Groups {
                 tracing::warn!(group = %group.id(), %error, "make records durable");
             }
         }
-        if let Err(error) = self.log.flush().await {
+        let log = self.log.read().clone();
+        if let Err(error) = log.flush().await {
             tracing::warn!(%error, "flush the log");
         }
     }
@@ -196,9 +194,14 @@ impl Groups {
         if !*opening {
             return Err(io::Error::other("the node is being stopped"));
         }
-        if let Some(group) = self.group(id) {
-            return Ok(group);
+        match self.group(id) {
+            Some(group) => Ok(group),
+            None => self.open_locked(id).await,
         }
+    }
+
+    /// Opens a group that is not open, while nobody else opens or closes one.
+    async fn open_locked(self: &Arc<Self>, id: GroupId) -> io::Result<Arc<Group>> {
         spool::clear(&*self.parts.disk, &spool_folder(id)).await?;
         let (machine, position) = Machine::open(id, self.parts.records.clone(), self.records.clone()).await?;
         let network = Network {
@@ -208,40 +211,65 @@ impl Groups {
             map: self.map.clone(),
             peers: self.peers.clone(),
         };
-        let consensus =
-            Consensus::start(&self.settings, network, self.log.group(id), machine.clone(), position).await?;
+        let log = self.log.read().group(id);
+        let consensus = Consensus::start(&self.settings, network, log, machine.clone(), position).await?;
         let group = Arc::new(Group::new(id, consensus, machine, self.parts.clock.clone(), self.map.clone()));
         self.open.lock().insert(id, group.clone());
-        self.in_background(watch_over(Arc::downgrade(&self), group.clone()));
-        drop(opening);
+        self.in_background(watch_over(Arc::downgrade(self), group.clone()));
         group.consensus().elect_if_alone().await;
         Ok(group)
     }
+
+    /// Opens a group again whose replica stopped by itself. A log that failed takes nothing more: then all groups are
+    /// opened again, on the log as it is on media.
+    async fn reopen(self: &Arc<Self>, stopped: &Arc<Group>) -> io::Result<()> {
+        let opening = self.opening.lock().await;
+        let id = stopped.id();
+        let open = self.group(id);
+        if !*opening || open.as_ref().is_some_and(|open| !Arc::ptr_eq(open, stopped)) {
+            return Ok(());
+        }
+        self.open.lock().remove(&id);
+        stopped.close().await;
+        let log = self.log.read().clone();
+        if !log.status().broken {
+            return self.open_locked(id).await.map(drop);
+        }
+        let all = std::mem::take(&mut *self.open.lock());
+        for group in all.values() {
+            group.close().await;
+        }
+        drop((log, all));
+        let (log, recovered) = open_log(&self.parts, &self.settings).await?;
+        *self.log.write() = log;
+        for id in recovered.into_keys() {
+            self.open_locked(id).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn open_log(
+    parts: &Parts,
+    settings: &RaftSettings,
+) -> io::Result<(Arc<SegmentLog>, BTreeMap<GroupId, LogState>)> {
+    let cache_bytes = usize::try_from(settings.cache_mib << 20).unwrap_or(usize::MAX);
+    let settings = LogSettings { cache_bytes, ..LogSettings::default() };
+    Ok(SegmentLog::open_with(parts.disk.clone(), Path::new(LOG_FOLDER), parts.dice.clone(), settings).await?)
 }
 
 /// Follows a replica; where it stops by itself (its disk failed, say), opens it again from what is on media.
 fn watch_over(node: Weak<Groups>, group: Arc<Group>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
-        let id = group.id();
         let why = group.follow().await;
-        let mut stopped = Some(group);
         let mut pause = REOPEN_AFTER;
         loop {
-            if let Some(group) = stopped.take() {
-                let Some(groups) = node.upgrade() else { return };
-                let opening = groups.opening.lock().await;
-                if !*opening {
-                    return;
-                }
-                tracing::error!(group = %id, why, "the replica stopped: opening it again");
-                groups.open.lock().remove(&id);
-                group.close().await;
-            }
+            tracing::error!(group = %group.id(), why, ?pause, "the replica stopped: opening it again");
             tokio::time::sleep(pause).await;
             let Some(groups) = node.upgrade() else { return };
-            match groups.open_group(id).await {
-                Ok(_) => return,
-                Err(error) => tracing::error!(group = %id, %error, "open the replica again"),
+            match groups.reopen(&group).await {
+                Ok(()) => return,
+                Err(error) => tracing::error!(group = %group.id(), %error, "open the replica again"),
             }
             pause = (pause * 2).min(REOPEN_AFTER_MAX);
         }
