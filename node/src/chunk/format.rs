@@ -120,7 +120,7 @@ impl SegmentHeader {
     }
 
     fn decode_block(block: &[u8]) -> Found<SegmentHeader> {
-        let Some(mut at) = checked(block, SEGMENT_HEADER, |bytes| crc32fast::hash(bytes)) else {
+        let Some(mut at) = checked(block, SEGMENT_HEADER, crc32fast::hash) else {
             return Found::Nothing;
         };
         if at.u32() != SEGMENT_MAGIC {

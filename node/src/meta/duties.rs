@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::time::Instant;
 use weft_core::entry::Command;
 use weft_core::machine;
@@ -21,7 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Steps a leader takes in a row for one inode or file, before others get their turn.
 const STEPS: usize = 16;
 /// Inodes and files that a leader looks after at one look.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 8192;
+/// Of these, how many at the same time, so that their steps share writes to the log.
+const ABREAST: usize = 64;
 /// Sessions ended at one look.
 const END_AT_ONCE: usize = 64;
 /// How long a replica that asked for a snapshot waits for an answer.
@@ -65,11 +68,11 @@ async fn look_after(group: &Arc<Group>) -> Result<(), Refusal> {
         tracing::info!(group = %group.id(), %client, %space, "ending a session that fell silent");
         group.propose(None, Command::EndSession { client, space }).await?;
     }
-    for (volume, ino) in pending.cuts {
-        take(group, Step::FinishCut { volume, ino }).await?;
-    }
-    for (volume, ino) in due.reap {
-        take(group, Step::ReapOrphan { volume, ino }).await?;
+    let cuts = pending.cuts.into_iter().map(|(volume, ino)| Step::FinishCut { volume, ino });
+    let reaped = due.reap.into_iter().map(|(volume, ino)| Step::ReapOrphan { volume, ino });
+    let mut steps = futures::stream::iter(cuts.chain(reaped).map(|step| take(group, step))).buffer_unordered(ABREAST);
+    while let Some(taken) = steps.next().await {
+        taken?;
     }
     Ok(())
 }

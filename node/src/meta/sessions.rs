@@ -19,7 +19,7 @@ pub(crate) const LAPSE: Duration = Duration::from_secs(60);
 /// A session that was silent for so long is ended.
 pub(crate) const END: Duration = Duration::from_secs(3600);
 /// Inodes asked about in one answer to a keep-alive.
-pub(crate) const ASK_AT_ONCE: usize = 256;
+pub(crate) const ASK_AT_ONCE: usize = 8192;
 
 /// What a leader knows of its group's sessions.
 #[derive(Default)]

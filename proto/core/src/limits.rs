@@ -63,4 +63,4 @@ pub const MAX_COPY_PIECES: usize = 512;
 /// Extents of a file's map that come along with the answer to an open.
 pub const OPEN_MAP: u32 = 256;
 /// Orphans and cuts that one list of pending steps names.
-pub const MAX_PENDING: usize = 1024;
+pub const MAX_PENDING: usize = 8192;

@@ -196,7 +196,7 @@ impl Cluster {
             dial: Arc::new(Tcp),
             listen: Arc::new(Tcp),
             records: Arc::new(node.stores.clone()),
-            indexes: Arc::new(MemoryIndexes::default()),
+            indexes: Arc::new(MemoryIndexes),
         };
         let settings = Settings { advertise: node.addr.clone(), raft: self.raft.clone(), ..Settings::default() };
         let peers = Peers::new(parts.dial.clone(), self.map.clone());
