@@ -26,7 +26,9 @@ impl Dev {
             .spawn()
             .unwrap();
         let mut dev = Dev { dir: dir.to_path_buf(), process };
-        dev.wait_for("everything to stand", |dev| dev.record().is_some_and(|record| record["state"] == "ready"));
+        dev.wait_for("everything to stand", |dev| {
+            dev.record().is_some_and(|record| record["state"] == "ready" && record["pid"] == dev.process.id())
+        });
         dev
     }
 
@@ -115,6 +117,14 @@ fn one_node_stops_and_finds_its_files_again() {
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("another weft dev runs"));
     let addr = dev.record().unwrap()["nodes"][0]["addr"].clone();
+    let port = addr.as_str().unwrap().rsplit_once(':').unwrap().1;
+    let other = folder.path().join("other");
+    let taken = Command::new(env!("CARGO_BIN_EXE_weft")).args(["dev", "--port", port, "--dir"]).arg(&other).output();
+    let taken = taken.unwrap();
+    assert_eq!(taken.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&taken.stderr).into_owned();
+    assert!(said.contains(&format!("127.0.0.1:{port} is taken")) && said.contains("--port"), "{said}");
+    assert!(!other.join("dev.json").exists(), "other ports can still be chosen");
     dev.stop();
 
     let dev = Dev::start(&dir, &[]);

@@ -73,7 +73,11 @@ impl Layout {
             }
             None => {
                 only_ours(&dir)?;
-                let record = Record::new(fresh(&dir, nodes.unwrap_or(1), port.unwrap_or(FIRST_PORT))?);
+                let nodes = fresh(&dir, nodes.unwrap_or(1), port.unwrap_or(FIRST_PORT))?;
+                check_free(nodes.iter().flat_map(|node| [&node.addr, &node.http])).map_err(|failure| {
+                    failure.hint("choose others with --port, for instance --port 7500, or any free ones with --port 0")
+                })?;
+                let record = Record::new(nodes);
                 // First, so that a start that was broken off knows what it began.
                 record.write(&dir)?;
                 record
@@ -182,6 +186,19 @@ fn free_ports(count: usize) -> std::io::Result<Vec<u16>> {
     let sockets: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<_>>()?;
     sockets.iter().map(|socket| Ok(socket.local_addr()?.port())).collect()
+}
+
+/// Whether nobody listens at any of the addresses.
+pub(crate) fn check_free<'a>(addrs: impl Iterator<Item = &'a String>) -> Result<(), Failure> {
+    for addr in addrs.filter(|addr| !addr.is_empty()) {
+        if let Err(error) = TcpListener::bind(addr.as_str()) {
+            return Err(match error.kind() {
+                std::io::ErrorKind::AddrInUse => Failure::new(format!("{addr} is taken by another process")),
+                _ => Failure::new(format!("listen on {addr}: {error}")),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A node's place, with its configuration written if it has none.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use weft_client::ConnectOptions;
 
 use super::children::Children;
-use super::layout::{Layout, NodePlace};
+use super::layout::{Layout, NodePlace, check_free};
 use super::record::State;
 use crate::commands::status;
 use crate::connect::{close, connect_with};
@@ -56,6 +56,9 @@ impl DevSite {
     /// A node does not start or ends again; nobody answers in time. Call [`DevSite::stop`] all the same.
     pub(crate) async fn start(&mut self) -> Result<(), Failure> {
         let nodes = self.layout.nodes.clone();
+        check_free(nodes.iter().flat_map(|node| [&node.settings.listen, &node.settings.http])).map_err(|failure| {
+            failure.hint("stop what listens there (a node left from before?), or begin elsewhere with --dir and --port")
+        })?;
         self.layout.record().write(&self.layout.dir)?;
         match &nodes[..] {
             [only] => {
