@@ -26,7 +26,7 @@ use crate::site::map::MapCell;
 use crate::site::peers::Peers;
 
 /// The folder of the shared log, in the data folder.
-const LOG_FOLDER: &str = "raft";
+pub(super) const LOG_FOLDER: &str = "raft";
 /// The folder of the record stores, in the data folder.
 const RECORDS_FOLDER: &str = "records";
 /// The folder of snapshots being received, in the data folder.

@@ -10,6 +10,7 @@
 mod duties;
 mod group;
 mod groups;
+mod history;
 pub mod log;
 mod machine;
 mod raft;
@@ -21,6 +22,7 @@ mod spool;
 
 pub use group::Group;
 pub use groups::Groups;
+pub use history::read_log;
 pub use raft::GroupStatus;
 pub use replicas::RaftService;
 pub use service::MetaService;

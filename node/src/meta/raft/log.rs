@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::codec::{self, PurgeMark};
-use super::types::{Entry, LogId, StoredMembership, TypeConfig, Vote};
+use super::types::{Entry, EntryPayload, LogId, Payload, StoredMembership, TypeConfig, Vote};
 use crate::meta::log::GroupLog;
 use crate::parts::WriteDone;
 
@@ -200,4 +200,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         *self.0.purged.lock() = Some(mark);
         Ok(())
     }
+}
+
+/// The command in the bytes of a log entry; `None` for what openraft adds itself.
+///
+/// # Errors
+/// They are no log entry.
+pub(crate) fn logged_command(bytes: Bytes) -> io::Result<Option<Bytes>> {
+    let entry: Entry = codec::decode(bytes)?;
+    Ok(match entry.payload {
+        EntryPayload::Normal(Payload(command)) => Some(command),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    })
 }

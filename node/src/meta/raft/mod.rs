@@ -10,6 +10,8 @@ mod network;
 mod states;
 mod types;
 
+pub(crate) use log::logged_command;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
