@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod node_down;
+mod parallel;
 mod tree;
