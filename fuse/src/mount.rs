@@ -200,7 +200,14 @@ impl Attached {
         std::thread::Builder::new()
             .name("weft-mount".into())
             .spawn(move || {
-                let result = session.run().map_err(|error| error.to_string());
+                let result = match session.run() {
+                    // Somebody took the connection away (a lazy or forced unmount): the mount ended all the same.
+                    Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
+                        tracing::warn!(%error, "the mount was taken away");
+                        Ok(())
+                    }
+                    other => other.map_err(|error| error.to_string()),
+                };
                 if let Err(error) = &result {
                     tracing::warn!(error, "the mount ended");
                 }

@@ -172,5 +172,7 @@ fn sixteen_clients_leave_the_tree_that_the_log_says() {
 
 /// The entries of a group's log, in order, as a stopped node holds them.
 async fn logged(data: &Path, group: GroupId) -> Vec<(u64, Entry)> {
-    read_log(Arc::new(RealDisk::open(data).expect("open the folder")), Arc::new(OsDice), group).await.expect("read the log")
+    read_log(Arc::new(RealDisk::open(data).expect("open the folder")), Arc::new(OsDice), group)
+        .await
+        .expect("read the log")
 }
