@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
-use weft_tests::Fabric;
+use weft_tests::{Fabric, weft};
 
 fn throw(addr: &str, garbage: &[u8]) {
     let mut socket = TcpStream::connect(addr).expect("connect");
@@ -76,5 +77,42 @@ fn messages_of_another_version_or_size_are_refused() {
         let put = pb::PutRequest { envelope: Some(envelope), data: vec![0; 20 << 20].into(), ..Default::default() };
         chunks.put(put).await.expect_err("a message of 20 MiB");
     });
+    fabric.wait_whole();
+}
+/// Runs `weft node` on a configuration that must be refused; what it said.
+fn refused(config: &std::path::Path) -> String {
+    let output = Command::new(weft()).arg("node").arg("--config").arg(config).output().expect("run weft node");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_node_refuses_to_start_with_the_reason() {
+    let mut fabric = Fabric::start(1);
+    let config = fabric.nodes[0].config();
+
+    // The folder is in use.
+    assert!(refused(&config).contains("another"), "{}", refused(&config));
+
+    fabric.nodes[0].stop();
+    fabric.nodes[0].configure("lsten = \"127.0.0.1:1\"");
+    let said = refused(&config);
+    assert!(said.contains("unknown key lsten") && said.contains("line") && said.contains("listen"), "{said}");
+
+    fabric.nodes[0].configure("");
+    let format = fabric.nodes[0].folder.join("data/format");
+    let before = fs::read(&format).expect("the format file");
+    let future = String::from_utf8_lossy(&before).replace('1', "99");
+    fs::write(&format, future).expect("write the format file");
+    let said = refused(&config);
+    assert!(said.contains("99") && said.contains("newer"), "{said}");
+    fs::write(&format, before).expect("write the format file");
+
+    let empty = fabric.folder().join("empty.toml");
+    fs::write(&empty, format!("data = {:?}\n", fabric.folder().join("empty"))).expect("write a configuration");
+    let said = refused(&empty);
+    assert!(said.contains("weft cluster init") && said.contains("weft cluster join"), "{said}");
+
+    fabric.nodes[0].start();
     fabric.wait_whole();
 }
