@@ -100,12 +100,13 @@ fn a_node_refuses_to_start_with_the_reason() {
     assert!(said.contains("unknown key lsten") && said.contains("line") && said.contains("listen"), "{said}");
 
     fabric.nodes[0].configure("");
+    // A format from the future is tried in weft-node, where one can be written with its sum.
     let format = fabric.nodes[0].folder.join("data/format");
     let before = fs::read(&format).expect("the format file");
-    let future = String::from_utf8_lossy(&before).replace('1', "99");
-    fs::write(&format, future).expect("write the format file");
+    let garbled = [&before[..], b"garbage"].concat();
+    fs::write(&format, garbled).expect("write the format file");
     let said = refused(&config);
-    assert!(said.contains("99") && said.contains("newer"), "{said}");
+    assert!(said.contains("format") && said.contains("damaged"), "{said}");
     fs::write(&format, before).expect("write the format file");
 
     let empty = fabric.folder().join("empty.toml");
