@@ -56,12 +56,15 @@ fn a_tree_survives_a_restart_of_everything() {
     mount.unmount();
 }
 
+/// A name, and what its file holds.
+type Promise = (String, Vec<u8>);
+
 /// Writers note down what they closed or fsynced; after `kill -9` of everything at once all of it is there.
 #[test]
 fn what_was_closed_or_fsynced_survives_kill_9_of_all_nodes_at_once() {
     let mut fabric = Fabric::start(3);
     let mut mount = fabric.mount();
-    let promised: Arc<Mutex<Vec<(String, Vec<u8>)>>> = Arc::default();
+    let promised: Arc<Mutex<Vec<Promise>>> = Arc::default();
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..4)
         .map(|writer| {
