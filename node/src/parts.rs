@@ -59,6 +59,22 @@ pub enum OpenMode {
         /// Its length.
         len: u64,
     },
+    /// Made if missing, with room for this many bytes taken from the disk but not written; they read as zeroes. Costs
+    /// no writing now, and a little more at the first write of each place. Reads and writes.
+    Reserve {
+        /// Its length.
+        len: u64,
+    },
+}
+
+impl OpenMode {
+    /// The length at least of a file that is made if it is missing.
+    pub fn makes(self) -> Option<u64> {
+        match self {
+            OpenMode::Read | OpenMode::Write => None,
+            OpenMode::Create { len } | OpenMode::Reserve { len } => Some(len),
+        }
+    }
 }
 
 /// A disk: one folder tree of a node. Paths are relative to its root.

@@ -185,14 +185,14 @@ impl Disk for SimDisk {
         let mut state = locked(&self.0);
         let file = match (state.files.get(path), mode) {
             (Some(file), _) => file.clone(),
-            (None, OpenMode::Create { .. }) => {
+            (None, OpenMode::Create { .. } | OpenMode::Reserve { .. }) => {
                 let file = Arc::<Mutex<File>>::default();
                 state.files.insert(path.to_path_buf(), file.clone());
                 file
             }
             (None, _) => return Err(missing(path)),
         };
-        if let OpenMode::Create { len } = mode {
+        if let Some(len) = mode.makes() {
             let mut file = locked(&file);
             file.len = file.len.max(len);
         }

@@ -99,7 +99,7 @@ async fn make(inner: &Inner, number: u64, len: u64) -> io::Result<Arc<dyn DiskFi
         return Err(io::Error::new(io::ErrorKind::StorageFull, why));
     }
     let path = segment::path(&inner.segments, number);
-    let made = inner.disk.open(&path, OpenMode::Create { len }).await;
+    let made = inner.disk.open(&path, OpenMode::Reserve { len }).await;
     if made.is_err() {
         // A half-made file only takes room; if it can't be removed now, the next start does it.
         let _ = inner.disk.remove(&path).await;

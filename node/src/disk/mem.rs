@@ -189,7 +189,7 @@ impl Disk for MemDisk {
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let path = within(Path::new(""), path)?;
         let mut inner = self.inner.lock();
-        if let OpenMode::Create { len } = mode {
+        if let Some(len) = mode.makes() {
             match inner.files.get_mut(&path) {
                 None => inner.make(path.clone(), vec![0; len as usize]),
                 Some(file) if (file.bytes.len() as u64) < len => {

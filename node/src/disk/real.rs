@@ -52,7 +52,8 @@ impl Disk for RealDisk {
             let file = match mode {
                 OpenMode::Read => OpenOptions::new().read(true).open(&path),
                 OpenMode::Write => OpenOptions::new().read(true).write(true).open(&path),
-                OpenMode::Create { len } => create(&path, len),
+                OpenMode::Create { len } => create(&path, len, fill_zeroes),
+                OpenMode::Reserve { len } => create(&path, len, reserve),
             };
             let file = Arc::new(file.map_err(|error| named(&path, error))?);
             let len = Arc::new(AtomicU64::new(file.metadata()?.len()));
@@ -196,19 +197,27 @@ fn finish(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Re
     }
 }
 
-/// Opens a file, made with `len` real zeroes if missing and filled up with them if shorter.
-fn create(path: &Path, len: u64) -> io::Result<File> {
+/// Opens a file, made with `len` bytes by `fill` if missing and filled up by it if shorter.
+fn create(path: &Path, len: u64, fill: impl Fn(&File, u64, u64) -> io::Result<()>) -> io::Result<File> {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => {
             let have = file.metadata()?.len();
             if have < len {
-                fill_zeroes(&file, have, len)?;
+                fill(&file, have, len)?;
                 file.sync_all()?;
             }
             Ok(file)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => finish(path, |file| fill_zeroes(file, 0, len)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => finish(path, |file| fill(file, 0, len)),
         Err(error) => Err(error),
+    }
+}
+
+fn reserve(file: &File, at: u64, end: u64) -> io::Result<()> {
+    match sys::reserve(file, at, end - at) {
+        // Not every file system can; zeroes take the room as well.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => fill_zeroes(file, at, end),
+        result => result,
     }
 }
 

@@ -41,6 +41,13 @@ pub(super) fn write_once(file: &File, slices: &[IoSlice<'_>], offset: u64, durab
     counted(unsafe { libc::pwritev2(file.as_raw_fd(), slices.as_ptr().cast(), count, offset_of(offset)?, flags) })
 }
 
+/// Takes a span's room from the file system without writing it; the file is at least as long as its end then.
+pub(super) fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    // SAFETY: plain integers and an open descriptor.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, offset_of(offset)?, offset_of(len)?) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives a span's space back to the file system.
 pub(super) fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;

@@ -21,6 +21,15 @@ async fn keeps_promises(disk: Arc<dyn Disk>) {
     assert_eq!(disk.list(Path::new("log")).await.unwrap(), Vec::<String>::new());
     disk.make_folder(Path::new("log")).await.unwrap();
     disk.make_folder(Path::new("log")).await.unwrap();
+    let reserved = disk.open(Path::new("log/reserved"), OpenMode::Reserve { len: 9_000 }).await.unwrap();
+    assert_eq!(reserved.len(), 9_000);
+    assert_eq!(reserved.read(0, 9_000).await.unwrap(), vec![0; 9_000]);
+    write_durable(&*reserved, 4_000, vec![Bytes::from_static(b"written")]).await.unwrap();
+    let reserved = disk.open(Path::new("log/reserved"), OpenMode::Reserve { len: 9_500 }).await.unwrap();
+    assert_eq!((reserved.len(), &reserved.read(3_999, 9).await.unwrap()[..]), (9_500, &b"\0written\0"[..]));
+    drop(reserved);
+    disk.remove(Path::new("log/reserved")).await.unwrap();
+
     let file = disk.open(path, OpenMode::Create { len: 10_000 }).await.unwrap();
     assert_eq!(file.len(), 10_000);
     assert_eq!(file.read(0, 10_000).await.unwrap(), vec![0; 10_000]);

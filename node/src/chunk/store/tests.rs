@@ -287,7 +287,7 @@ struct Small {
 #[async_trait::async_trait]
 impl Disk for Small {
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        if let OpenMode::Create { len } = mode {
+        if let Some(len) = mode.makes() {
             let free = self.free.load(Ordering::Relaxed);
             if free < len {
                 return Err(io::ErrorKind::StorageFull.into());
