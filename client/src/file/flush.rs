@@ -189,7 +189,7 @@ impl FileState {
         let now = self.shared.parts.clock.now();
         let rode = self.change(|inner| {
             let owner = inner.attr.as_ref().map(|attr| attr.uid)?;
-            let granted = (cred.uid == 0 || cred.uid == owner) && set.uid.is_none() && set.gid.is_none();
+            let granted = cred.uid == 0 || cred.uid == owner && set.uid.is_none() && set.gid.is_none();
             if inner.dirty.is_empty() || inner.writer.uid != cred.uid || !granted {
                 return None;
             }

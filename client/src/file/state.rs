@@ -100,7 +100,7 @@ impl Pending {
             attr.mtime = mtime;
             attr.ctime = attr.ctime.max(mtime);
         }
-        if self.clear_suid {
+        if self.clear_suid || self.set.uid.is_some() || self.set.gid.is_some() {
             attr.mode = without_suid(attr.mode);
         }
         attr.mode = self.set.mode.unwrap_or(attr.mode);
@@ -115,10 +115,13 @@ impl Pending {
     }
 }
 
-/// `newer` where it says something, else `older`.
+/// `newer` where it says something, else `older`: what one change then the other leave of a regular file.
 pub(super) fn over(older: SetAttr, newer: SetAttr) -> SetAttr {
+    // A new owner must not inherit what the old one let the file do.
+    let given_away = newer.uid.is_some() || newer.gid.is_some();
+    let older_mode = if given_away { older.mode.map(without_suid) } else { older.mode };
     SetAttr {
-        mode: newer.mode.or(older.mode),
+        mode: newer.mode.or(older_mode),
         uid: newer.uid.or(older.uid),
         gid: newer.gid.or(older.gid),
         atime: newer.atime.or(older.atime),
@@ -127,7 +130,7 @@ pub(super) fn over(older: SetAttr, newer: SetAttr) -> SetAttr {
     }
 }
 
-/// What a plain user's write leaves of a mode.
+/// What a plain user's write, or a new owner, leaves of a mode.
 pub(super) fn without_suid(mode: u16) -> u16 {
     let sgid = if mode & 0o010 != 0 { 0o2000 } else { 0 };
     mode & !(0o4000 | sgid)

@@ -113,6 +113,34 @@ fn attributes_ride_in_the_commit_and_are_seen_before_it() {
 }
 
 #[test]
+fn the_superusers_change_of_owner_rides_too_in_the_order_it_was_asked_for() {
+    run(async {
+        let fake = Fake::new(15);
+        let (_client, volume) = root(&fake).await;
+        let root = Cred::root();
+        let owner = SetAttr { uid: Some(1000), gid: Some(100), ..SetAttr::default() };
+        let privileged = SetAttr { mode: Some(0o4755), ..SetAttr::default() };
+        for (at, (sets, mode)) in
+            [([&owner, &privileged], 0o4755), ([&privileged, &owner], 0o755)].into_iter().enumerate()
+        {
+            let file = new_file(&volume, &format!("unpacked{at}")).await;
+            file.write_at(0, Bytes::from_static(b"abc")).await.expect("written");
+            let before = fake.counts().applies;
+            for set in sets {
+                volume.setattr(&root, file.ino(), set.clone()).await.expect("set");
+            }
+            let shown = volume.getattr(&root, file.ino()).await.expect("attributes");
+            assert_eq!((shown.uid, shown.gid, shown.mode), (1000, 100, mode));
+            assert_eq!(fake.counts().applies, before, "nothing was sent yet");
+            file.close().await.expect("closed");
+            assert_eq!(fake.counts().applies, before + 1);
+            let kept = fake.stat(volume.id(), file.ino());
+            assert_eq!((kept.uid, kept.gid, kept.mode), (1000, 100, mode));
+        }
+    });
+}
+
+#[test]
 fn what_is_left_alone_is_committed_after_a_second() {
     run(async {
         let fake = Fake::new(5);
