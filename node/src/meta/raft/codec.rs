@@ -132,23 +132,22 @@ impl Wire for ReplicaId {
 impl Wire for Vote {
     const WHAT: &'static str = "vote";
     fn write(&self, out: &mut BytesMut) {
-        put_leader(&self.leader_id, out);
+        self.leader_id.write(out);
         self.committed.write(out);
     }
     fn read(from: &mut Bytes) -> Result<Vote, Garbled> {
-        let leader_id = take_leader(from, Self::WHAT)?;
-        Ok(Vote { leader_id, committed: bool::read(from)? })
+        Ok(Vote { leader_id: LeaderId::read(from)?, committed: bool::read(from)? })
     }
 }
 
 impl Wire for LogId {
     const WHAT: &'static str = "log id";
     fn write(&self, out: &mut BytesMut) {
-        put_leader(&self.leader_id, out);
+        self.leader_id.write(out);
         out.put_u64(self.index);
     }
     fn read(from: &mut Bytes) -> Result<LogId, Garbled> {
-        let leader = take_leader(from, Self::WHAT)?;
+        let leader = LeaderId::read(from)?;
         // One below the end, so that "the next index" always exists.
         match take_u64(from, Self::WHAT)? {
             u64::MAX => Err(Garbled { what: Self::WHAT }),
@@ -157,14 +156,15 @@ impl Wire for LogId {
     }
 }
 
-fn put_leader(leader: &LeaderId, out: &mut BytesMut) {
-    out.put_u64(leader.term);
-    leader.node_id.write(out);
-}
-
-fn take_leader(from: &mut Bytes, what: &'static str) -> Result<LeaderId, Garbled> {
-    let term = take_u64(from, what)?;
-    Ok(LeaderId::new(term, ReplicaId::read(from)?))
+impl Wire for LeaderId {
+    const WHAT: &'static str = "leader id";
+    fn write(&self, out: &mut BytesMut) {
+        out.put_u64(self.term);
+        self.node_id.write(out);
+    }
+    fn read(from: &mut Bytes) -> Result<LeaderId, Garbled> {
+        Ok(LeaderId::new(take_u64(from, Self::WHAT)?, ReplicaId::read(from)?))
+    }
 }
 
 impl Wire for Membership {

@@ -51,6 +51,11 @@ impl LogStore {
         })))
     }
 
+    /// The last vote saved. Given to nobody before it is here.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        *self.0.vote.lock()
+    }
+
     /// Where the log begins.
     pub(crate) fn purged(&self) -> Option<PurgeMark> {
         self.0.purged.lock().clone()

@@ -5,6 +5,7 @@
 //! `network` its messages over gRPC. openraft is an alpha release, pinned exactly: nothing outside this folder names it.
 
 pub(crate) mod codec;
+mod confirm;
 mod log;
 mod network;
 mod states;
@@ -15,6 +16,7 @@ pub(crate) use log::logged_command;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,7 +76,10 @@ pub(crate) struct Consensus {
     group: GroupId,
     me: ReplicaId,
     raft: Raft,
+    log: LogStore,
     network: Network,
+    /// Where among the other voters a read begins to ask.
+    asked_first: AtomicUsize,
     machine: Arc<Machine>,
     /// While the store is being rebuilt: where the log begins, and whom to tell that it is done.
     rebuild: parking_lot::Mutex<Option<Rebuild>>,
@@ -152,9 +157,11 @@ impl Consensus {
         };
         let config = config.validate().map_err(io::Error::other)?;
         let states = States::new(machine.clone(), log.clone(), position, rebuilt);
-        let raft = Raft::new(me, Arc::new(config), network.clone(), log, states).await.map_err(io::Error::other)?;
+        let raft =
+            Raft::new(me, Arc::new(config), network.clone(), log.clone(), states).await.map_err(io::Error::other)?;
         let (rebuild, closed) = (parking_lot::Mutex::new(rebuild), watch::Sender::new(false));
-        Ok(Consensus { group, me, raft, network, machine, rebuild, closed })
+        let asked_first = AtomicUsize::new(0);
+        Ok(Consensus { group, me, raft, log, network, asked_first, machine, rebuild, closed })
     }
 
     /// Makes this replica the group's only member.
@@ -192,6 +199,9 @@ impl Consensus {
     /// # Errors
     /// `NotLeader`, also when no majority can be reached.
     pub(crate) async fn read_barrier(&self) -> Result<(), Refusal> {
+        if self.confirm().await {
+            return Ok(());
+        }
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => Err(self.not_leader(&forward)),
@@ -373,6 +383,7 @@ impl Consensus {
                 }
                 Ok(codec::encode(&self.raft.handle_transfer_leader(request).await.map_err(stopped)?))
             }
+            kind::CONFIRM => self.confirms(body).map_err(garbled),
             _ => Err(Refusal::Unsupported { what: format!("raft message kind {kind}") }),
         }
     }

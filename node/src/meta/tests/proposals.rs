@@ -6,6 +6,7 @@ use std::time::Duration;
 use weft_core::refusal::Refusal;
 
 use super::cluster::{Cluster, GROUP, eventually, quick, take};
+use crate::meta::raft::kind;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lone_node_leads_and_goes_on_after_a_restart() {
@@ -91,4 +92,29 @@ async fn a_cut_off_leader_answers_no_reads() {
     assert!(group.linear_view().await.is_err());
     let late = tokio::time::timeout(Duration::from_secs(1), take(&group, 1)).await;
     assert!(!matches!(late, Ok(Ok(_))), "no majority can have it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_voted_for_another_confirms_the_old_leader_no_longer() {
+    let mut cluster = Cluster::three(quick()).await;
+    cluster.take(1).await;
+    let leader = cluster.leader().await;
+    let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    let term = cluster.group(leader).status().term;
+    let replica = cluster.replica(leader);
+    let question =
+        [&[1][..], &term.to_be_bytes(), &replica.node.0.to_be_bytes(), &replica.incarnation.0.to_be_bytes()].concat();
+    let confirm = async |cluster: &Cluster, at: usize| {
+        let answer = cluster.group(at).consensus().answer(kind::CONFIRM, question.clone().into()).await;
+        answer.expect("the question is whole")[..] == [1, 1]
+    };
+    for other in &others {
+        assert!(confirm(&cluster, *other).await, "its leader is this one");
+    }
+    cluster.stop(leader).await;
+    cluster.take(1).await;
+    // A majority of three elected the new leader, so both of these voted.
+    for other in others {
+        assert!(!confirm(&cluster, other).await, "it voted for another");
+    }
 }

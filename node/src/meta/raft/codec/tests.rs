@@ -159,7 +159,8 @@ fn the_first_version_stays_readable() {
     let log_id = LogId::new(LeaderId::new(3, id), 9);
     let members = Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, Address { addr: "h:1".into() })]))
         .expect("the voter has an address");
-    let fixtures: [(Bytes, &str); 4] = [
+    let fixtures: [(Bytes, &str); 5] = [
+        (encode(&LeaderId::new(3, id)), "01 0000000000000003 00000002 0102030405060708"),
         (
             encode(&Vote { leader_id: LeaderId::new(3, id), committed: true }),
             "0100000000000000030000000201020304050607080 1",
