@@ -111,6 +111,10 @@ settings! {
         /// after it and 10 %. Default 3000. Longer: slower failover; shorter: nodes under load are called away.
         /// The same on all nodes of a site.
         lease_ms: u64 = 3000,
+        /// Threads that serve requests; others write to the disk. Default 0: one per processor. Set it to the node's
+        /// share of the processors where several nodes are on one machine: handing work to a thread that sleeps costs
+        /// more than doing it.
+        threads: usize = 0,
         /// Requests that one connection may have in progress at a time; further ones wait. Default 512.
         requests_per_connection: usize = 512,
         /// Raft: replication of metadata.

@@ -43,10 +43,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Completions { shell } = cli.command {
         return commands::completions::run(shell);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("start the runtime: {error}")))?;
+    let mut runtime = match commands::threads(&cli.command)? {
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut many = tokio::runtime::Builder::new_multi_thread();
+            threads.map(|threads| many.worker_threads(threads));
+            many
+        }
+    };
+    let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("start the runtime: {error}")))?;
     let result = runtime.block_on(commands::run(cli));
     // What still runs by now is not waited for: everything that matters was ended by the command itself.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -19,6 +19,12 @@ use crate::dev;
 use crate::failure::Failure;
 use crate::interrupt::until_interrupted;
 
+/// How many threads the command says it wants; `None`: one per processor.
+pub(crate) fn threads(command: &Command) -> Result<Option<usize>, Failure> {
+    let Command::Node(args) = command else { return Ok(None) };
+    Ok(Some(node::settings(args)?.threads).filter(|threads| *threads > 0))
+}
+
 /// Does what was asked.
 pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let connect = cli.connect;

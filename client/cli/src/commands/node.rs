@@ -12,10 +12,7 @@ use crate::{local_node, output};
 
 /// Runs a node until it is told to end.
 pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
-    let settings = match &args.config {
-        Some(config) => local_node::load(config)?,
-        None => Settings::default(),
-    };
+    let settings = settings(&args)?;
     if args.print_config {
         return output::bytes(settings.documented_toml().as_bytes());
     }
@@ -38,6 +35,14 @@ pub(crate) async fn run(args: NodeArgs) -> Result<(), Failure> {
         biased;
         () = interrupts.next() => Err(Failure::interrupted()),
         () = started.shutdown() => ended,
+    }
+}
+
+/// What the node's file says, or the defaults.
+pub(crate) fn settings(args: &NodeArgs) -> Result<Settings, Failure> {
+    match &args.config {
+        Some(config) => local_node::load(config),
+        None => Ok(Settings::default()),
     }
 }
 

@@ -201,6 +201,12 @@ pub(crate) fn check_free<'a>(addrs: impl Iterator<Item = &'a String>) -> Result<
     Ok(())
 }
 
+/// Each node's share of this machine's processors, where they have to share.
+fn threads_each(nodes: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    if nodes == 1 { 0 } else { (processors / nodes).max(1) }
+}
+
 /// A node's place, with its configuration written if it has none.
 fn place(dir: &Path, node: &NodeRecord, record: &Record) -> Result<NodePlace, Failure> {
     // Not the record's own words for the folder: the whole may have been moved.
@@ -213,6 +219,7 @@ fn place(dir: &Path, node: &NodeRecord, record: &Record) -> Result<NodePlace, Fa
         false => Settings {
             listen: node.addr.clone(),
             http: node.http.clone(),
+            threads: threads_each(record.nodes.len()),
             peers: record.nodes.iter().map(|other| other.addr.clone()).filter(|addr| *addr != node.addr).collect(),
             ..Settings::default()
         },
