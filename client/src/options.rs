@@ -18,7 +18,7 @@ pub struct ConnectOptions {
     pub client_dirty_bytes: u64,
     /// Chunk uploads of one file under way at once. Default 4.
     pub uploads_per_file: usize,
-    /// How far sequential reads are fetched ahead, in bytes; 0 turns it off. Default 8 MiB.
+    /// How far sequential reads are fetched ahead, in bytes; 0 turns it off. Default 16 MiB.
     pub readahead_bytes: u64,
     /// Bytes of fetched chunks kept for reading. Default 64 MiB.
     pub read_cache_bytes: u64,
@@ -42,7 +42,7 @@ impl ConnectOptions {
             file_dirty_bytes: 32 << 20,
             client_dirty_bytes: 64 << 20,
             uploads_per_file: 4,
-            readahead_bytes: 8 << 20,
+            readahead_bytes: 16 << 20,
             read_cache_bytes: 64 << 20,
             hedge_after: Duration::from_millis(300),
             map_ttl: Duration::from_secs(1),

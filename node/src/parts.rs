@@ -121,6 +121,8 @@ pub trait DiskFile: Send + Sync + 'static {
     }
     /// Exactly `len` bytes from `offset`; `UnexpectedEof` beyond the end.
     async fn read(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+    /// Says that a span will be read soon; the disk may begin to fetch it. Never blocks and never fails.
+    fn will_read(&self, _offset: u64, _len: u64) {}
     /// Queues a write of the parts one behind the other from `offset`, calls `done` once it and everything queued on
     /// this file before it is on media. Never blocks. Writes queued while another is under way share one flush (group
     /// commit). Writes to the file take effect in the order they were queued.

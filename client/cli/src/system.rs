@@ -65,6 +65,11 @@ pub(crate) fn leave_session() {
     unsafe { libc::setsid() };
 }
 
+/// How many processors this process may use.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Asks a process to end (SIGTERM).
 pub(crate) fn terminate(pid: u32) {
     // SAFETY: kill takes and gives numbers. The pid is of a child that was not waited for, so it names nobody else.

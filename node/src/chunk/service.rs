@@ -148,6 +148,10 @@ async fn get(shared: &Arc<Shared>, request: pb::GetRequest) -> Result<Pieces, Re
         }
     };
     shared.counters.gets.fetch_add(1, Ordering::Relaxed);
+    if end - start > PIECE {
+        // So that the disk works on the rest while the first pieces are checked and sent.
+        reader.will_read(start, end);
+    }
     // The first piece is read before the answer begins, so that most refusals are the call's own.
     let first = piece(shared.clone(), reader.clone(), start, end).await?;
     let next = start.saturating_add(PIECE);

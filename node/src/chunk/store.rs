@@ -602,6 +602,12 @@ impl ChunkReader {
         self.head.uploader
     }
 
+    /// Says that bytes `start..end` will be read, piece by piece.
+    pub fn will_read(&self, start: u32, end: u32) {
+        let at = self.head.place.offset + head_len(self.head.place.len) as u64 + u64::from(start);
+        self.file.will_read(at, u64::from(end.saturating_sub(start)));
+    }
+
     /// The whole blocks that hold bytes `start..end` of the chunk, checked against their sums. The end is cut to the
     /// chunk's.
     ///

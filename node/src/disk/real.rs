@@ -299,6 +299,12 @@ impl DiskFile for RealFile {
         .await
     }
 
+    fn will_read(&self, offset: u64, len: u64) {
+        let file = self.file.clone();
+        // It waits for memory at times. Nobody waits for it.
+        tokio::task::spawn_blocking(move || sys::will_read(&file, offset, len));
+    }
+
     fn write_durable(&self, offset: u64, parts: Vec<Bytes>, done: WriteDone) {
         if self.readonly {
             return RealFile::refuse(done);

@@ -33,6 +33,14 @@ pub(super) fn read_once(file: &File, buffer: &mut [MaybeUninit<u8>], offset: u64
     counted(unsafe { libc::pread(file.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), offset_of(offset)?) })
 }
 
+/// Has the kernel begin to fetch a span into the page cache. Advice: where it can't, reading works as ever.
+pub(super) fn will_read(file: &File, offset: u64, len: u64) {
+    if let (Ok(offset), Ok(len)) = (offset_of(offset), offset_of(len)) {
+        // SAFETY: plain integers and an open descriptor.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_WILLNEED) };
+    }
+}
+
 /// Writes once, at most [`MAX_SLICES`] slices; with `durable`, what was written is on media when it returns.
 pub(super) fn write_once(file: &File, slices: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize> {
     let count = slices.len().min(MAX_SLICES) as libc::c_int;

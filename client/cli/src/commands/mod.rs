@@ -18,11 +18,16 @@ use crate::args::{Cli, ClusterCommand, Command};
 use crate::dev;
 use crate::failure::Failure;
 use crate::interrupt::until_interrupted;
+use crate::system;
 
 /// How many threads the command says it wants; `None`: one per processor.
 pub(crate) fn threads(command: &Command) -> Result<Option<usize>, Failure> {
-    let Command::Node(args) = command else { return Ok(None) };
-    Ok(Some(node::settings(args)?.threads).filter(|threads| *threads > 0))
+    match command {
+        Command::Node(args) => Ok(Some(node::settings(args)?.threads).filter(|threads| *threads > 0)),
+        // Threads of the mount's own take the kernel's requests and do what needs no waiting.
+        Command::Mount(_) | Command::Dev(_) => Ok(Some((system::processors() / 2).max(1))),
+        _ => Ok(None),
+    }
 }
 
 /// Does what was asked.

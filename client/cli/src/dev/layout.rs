@@ -8,7 +8,7 @@ use weft_node::settings::Settings;
 
 use super::record::{NodeRecord, Record};
 use crate::failure::{Doing, Failure};
-use crate::local_node;
+use crate::{local_node, system};
 
 const LOCK: &str = "dev.lock";
 const FIRST_PORT: u16 = 7400;
@@ -203,8 +203,7 @@ pub(crate) fn check_free<'a>(addrs: impl Iterator<Item = &'a String>) -> Result<
 
 /// Each node's share of this machine's processors, where they have to share.
 fn threads_each(nodes: usize) -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if nodes == 1 { 0 } else { (processors / nodes).max(1) }
+    if nodes == 1 { 0 } else { (system::processors() / nodes).max(1) }
 }
 
 /// A node's place, with its configuration written if it has none.
