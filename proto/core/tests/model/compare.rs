@@ -20,9 +20,7 @@ pub(crate) fn compare(records: &dyn View, tree: &Tree, space: SpaceId, chunks: &
     let Ok(Answer::Statfs(used)) = ask(records, Query::Statfs) else { panic!("no statfs") };
     assert_eq!((used.bytes, used.inodes), (tree.used(), tree.nodes.len() as u64));
     for (ino, node) in &tree.nodes {
-        let Ok(Answer::Attr(attr)) = ask(records, Query::Getattr { ino: Ino(*ino) }) else {
-            panic!("no inode {ino}")
-        };
+        let Ok(Answer::Attr(attr)) = ask(records, Query::Getattr { ino: Ino(*ino) }) else { panic!("no inode {ino}") };
         assert_eq!(plain_attr(attr), tree.attr(*ino));
         let Ok(Answer::Names(names)) = ask(records, Query::ListXattr { ino: Ino(*ino) }) else { panic!("no names") };
         assert_eq!(names, node.xattrs.keys().cloned().map(Bytes::from).collect::<Vec<_>>());
@@ -122,4 +120,3 @@ pub(crate) fn plain_refusal(refusal: &Refusal) -> String {
         other => format!("{other:?}"),
     }
 }
-

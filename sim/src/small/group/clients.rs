@@ -77,8 +77,7 @@ impl Client {
     fn message(&self, seq: u64) -> Message {
         let Request { volume, op, cred } = self.open[&seq].clone();
         let acked_below = *self.open.keys().next().unwrap_or(&self.next);
-        let caller =
-            Caller { client: self.id, space: self.space, seq: Seq(seq), acked_below: Seq(acked_below), cred };
+        let caller = Caller { client: self.id, space: self.space, seq: Seq(seq), acked_below: Seq(acked_below), cred };
         let command = Command::Op { volume, op };
         let entry = Entry { time: Timestamp::default(), caller: Some(caller), command };
         Message { entry, from: Some((self.id, seq)) }
@@ -96,8 +95,7 @@ impl Client {
         // A mark far ahead would shut the honest client out for good, and nothing more be tried.
         let acked_below = acked.min(*self.open.keys().next().unwrap_or(&self.next));
         let Request { volume, op, cred } = request;
-        let caller =
-            Caller { client: self.id, space: self.space, seq: Seq(seq), acked_below: Seq(acked_below), cred };
+        let caller = Caller { client: self.id, space: self.space, seq: Seq(seq), acked_below: Seq(acked_below), cred };
         let command = Command::Op { volume, op };
         Message { entry: Entry { time: Timestamp::default(), caller: Some(caller), command }, from: None }
     }

@@ -35,7 +35,8 @@ use weft_core::refusal::Refusal;
 use weft_core::time::Timestamp;
 
 use self::clients::{Client, Message, Request};
-use self::replica::{GROUP, Logged, Records, Replica, damaged, print, write};
+use self::replica::{GROUP, Logged, Replica, damaged, print};
+pub(super) use self::replica::{Records, write};
 use self::roll::{Ground, Known};
 use self::sessions::{Expected, Reply, Sessions, is_passing};
 use self::tree::Tree;
@@ -133,7 +134,7 @@ impl World<'_> {
 
     fn begin(&mut self) -> Result<(), Violation> {
         for (volume, space) in if self.wide { &VOLUMES[..] } else { &VOLUMES[..1] } {
-            self.commit(attach(*volume, *space))?;
+            self.commit(attach(*volume, *space))?.map_err(unexpected)?;
         }
         if !self.wide {
             let made = machine::group_time(&self.truth).map_err(|error| damaged(&error))?;
@@ -412,7 +413,10 @@ impl World<'_> {
             (Some(Expected::Done), Some(caller), Command::Op { volume, op }) => {
                 // A reply, a session's mark, the clock: nothing else.
                 if reply.is_err() && !is_passing(&reply) && count > 3 {
-                    return Err(broken("a refusal changes nothing", format!("{count} records by {entry:?}: {reply:?}")));
+                    return Err(broken(
+                        "a refusal changes nothing",
+                        format!("{count} records by {entry:?}: {reply:?}"),
+                    ));
                 }
                 if let Err(Refusal::CutPending { .. }) = reply {
                     self.tally.count("unfinished");
@@ -533,10 +537,10 @@ impl World<'_> {
                 return self.judge();
             }
             for (volume, ino) in pending.orphans {
-                self.step(Step::ReapOrphan { volume, ino })?;
+                self.step(Step::ReapOrphan { volume, ino })?.map_err(unexpected)?;
             }
             for (volume, ino) in pending.cuts {
-                self.step(Step::FinishCut { volume, ino })?;
+                self.step(Step::FinishCut { volume, ino })?.map_err(unexpected)?;
             }
         }
         Err(broken("steps come to an end", "there is always more to do"))
@@ -566,6 +570,10 @@ impl World<'_> {
     fn step(&mut self, step: Step) -> Result<Reply, Violation> {
         self.commit(own(Command::Step(step)))
     }
+}
+
+fn unexpected(refusal: Refusal) -> Violation {
+    broken("steps are taken", refusal.to_string())
 }
 
 fn attach(volume: VolumeId, space: SpaceId) -> Message {

@@ -12,7 +12,7 @@ use super::sessions::Reply;
 use crate::run::Violation;
 use crate::small::broken;
 
-pub(super) type Records = BTreeMap<Bytes, Bytes>;
+pub(in crate::small) type Records = BTreeMap<Bytes, Bytes>;
 
 pub(super) const GROUP: GroupId = GroupId(1);
 
@@ -34,7 +34,7 @@ pub(super) fn print(reply: &Reply, changes: &Changes) -> u32 {
     hasher.finalize()
 }
 
-pub(super) fn write(records: &mut Records, changes: Changes) {
+pub(in crate::small) fn write(records: &mut Records, changes: Changes) {
     for (key, value) in changes {
         match value {
             Some(value) => drop(records.insert(key, value)),

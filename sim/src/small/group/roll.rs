@@ -69,11 +69,7 @@ impl Known {
     }
 
     pub(super) fn any(&self, rng: &mut SmallRng, volume: VolumeId) -> Ino {
-        let lists = [
-            self.inodes.get(&(volume, true)),
-            self.inodes.get(&(volume, false)),
-            self.others.get(&volume),
-        ];
+        let lists = [self.inodes.get(&(volume, true)), self.inodes.get(&(volume, false)), self.others.get(&volume)];
         let list = lists.choose(rng).copied().flatten();
         let known = list.and_then(|list| list.choose(rng)).copied();
         known.unwrap_or(Ino(rng.random_range(0..60)))
@@ -238,7 +234,9 @@ fn allocate_mode(rng: &mut SmallRng) -> AllocateMode {
 /// One uploaded before, by whomever, or a new one of the client's.
 fn chunk(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client, len: u32) -> Uploaded {
     let list = ground.known.chunks.entry(client.space).or_default();
-    if rng.random() && let Some(known) = list.choose(rng) {
+    if rng.random()
+        && let Some(known) = list.choose(rng)
+    {
         return *known;
     }
     client.chunks += 1;
@@ -320,7 +318,14 @@ fn large(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client) -> Op
         }
         8 => {
             let ((source_offset, len), (target_offset, _)) = (span(rng), span(rng));
-            Op::CopyRange { source_volume: ground.volume, source: file(rng), source_offset, target: ino, target_offset, len }
+            Op::CopyRange {
+                source_volume: ground.volume,
+                source: file(rng),
+                source_offset,
+                target: ino,
+                target_offset,
+                len,
+            }
         }
         _ => {
             let extent = Extent { offset: span(rng).0, len: 4 << 20, body: ExtentBody::Zero };
