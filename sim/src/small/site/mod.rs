@@ -84,7 +84,11 @@ struct World<'a> {
     maps: VecDeque<Rc<SiteMap>>,
     leader: Option<usize>,
     term: u64,
+    /// How long a leader leads at the most: some things need a change, others a long term.
+    terms: u64,
     proposals: VecDeque<Proposal>,
+    /// Disks are so slow that nothing is written to the log until then, though everybody is there.
+    slow_until: u64,
     processes: Vec<Process>,
     puts: BTreeMap<u64, Put>,
     acked: BTreeMap<PgId, BTreeSet<u64>>,
@@ -98,9 +102,9 @@ pub(super) fn run(seed: u64, tally: &mut Tally) -> Result<(), Violation> {
     let mut world = World::new(seed, tally);
     world.begin()?;
     world.until(BUSY)?;
-    world.calm_down();
+    world.calm_down()?;
     world.until(BUSY + CALM)?;
-    world.finish()
+    world.finish().map_err(|Violation { law, what }| Violation { law, what: format!("{what}; {}", world.describe()) })
 }
 
 impl World<'_> {
@@ -117,7 +121,9 @@ impl World<'_> {
             maps: VecDeque::new(),
             leader: None,
             term: 0,
+            terms: if seed.is_multiple_of(2) { 8_000 } else { 40_000 },
             proposals: VecDeque::new(),
+            slow_until: 0,
             processes: Vec::new(),
             puts: BTreeMap::new(),
             acked: BTreeMap::new(),
@@ -274,8 +280,11 @@ impl World<'_> {
                 let delay = self.rng.random_range(5..60);
                 self.at(delay, Event::Commit);
                 let Some(leader) = self.leader.filter(|leader| self.reachable(*leader)) else { return Ok(()) };
-                let paused = self.processes[leader].paused_until > self.now;
-                if !paused && let Some(proposal) = self.proposals.pop_front() {
+                let waits = self.processes[leader].paused_until.max(self.slow_until) > self.now;
+                if !waits && !self.proposals.is_empty() && !self.calm && self.rng.random_range(0..20u32) == 0 {
+                    self.tally.count("slow_disks");
+                    self.slow_until = self.now + self.rng.random_range(1_000..8_000);
+                } else if !waits && let Some(proposal) = self.proposals.pop_front() {
                     self.settle(proposal)?;
                 }
             }
@@ -290,7 +299,7 @@ impl World<'_> {
                 if !self.calm || self.leader.is_none_or(|leader| !self.reachable(leader)) {
                     self.new_leader()?;
                 }
-                let delay = if self.calm { 2_000 } else { self.rng.random_range(500..8_000) };
+                let delay = if self.calm { 2_000 } else { self.rng.random_range(500..self.terms) };
                 self.at(delay, Event::Elect);
             }
             Event::ElectAgain(process) => {
@@ -342,7 +351,7 @@ impl World<'_> {
                     progress.busy_until = 0;
                 }
             }
-            Event::Fault => self.fault(),
+            Event::Fault => return self.fault(),
             Event::Repair(process) => self.repair(process),
         }
         Ok(())
@@ -436,7 +445,7 @@ impl World<'_> {
                 _ => process.duty = None,
             }
         }
-        process.beats.look(now, process.leads.is_some());
+        process.beats.look(now, process.leads);
         if process.leads.is_none() {
             return;
         }
@@ -726,9 +735,9 @@ impl World<'_> {
 
     // ---- faults ----
 
-    fn fault(&mut self) {
+    fn fault(&mut self) -> Result<(), Violation> {
         if self.calm {
-            return;
+            return Ok(());
         }
         let delay = self.rng.random_range(200..6_000);
         self.at(delay, Event::Fault);
@@ -746,21 +755,23 @@ impl World<'_> {
             5..=8 => {
                 self.tally.count("crashes");
                 self.processes[at].alive = false;
+                self.no_leader(at)?;
             }
             9..=12 => {
                 self.tally.count("pauses");
                 self.processes[at].paused_until = self.now + until;
-                return;
+                return Ok(());
             }
             13 => self.processes[at].full ^= true,
             14 if there.len() < 7 => {
                 self.new_process(None);
-                return;
+                return Ok(());
             }
             15 if self.others_stay(at) => {
                 self.tally.count("wipes");
                 self.wipe(at);
-                return;
+                self.no_leader(at)?;
+                return Ok(());
             }
             16 if self.others_stay(at) && self.processes[at].replica.node.0 > 0 => {
                 // A new folder at the same address, while the old one is only cut off, and is back one day.
@@ -774,10 +785,16 @@ impl World<'_> {
                 if let Some(map) = self.maps.get(all.saturating_sub(1 + back)).cloned() {
                     self.processes[at].offer(&map);
                 }
-                return;
+                return Ok(());
             }
         }
         self.at(until, Event::Repair(at));
+        Ok(())
+    }
+
+    /// A process that ends leads nothing when it is back.
+    fn no_leader(&mut self, at: usize) -> Result<(), Violation> {
+        if self.leader == Some(at) { self.depose() } else { Ok(()) }
     }
 
     fn repair(&mut self, at: usize) {
@@ -817,29 +834,55 @@ impl World<'_> {
         self.new_process(Some(addr));
     }
 
-    fn calm_down(&mut self) {
+    fn calm_down(&mut self) -> Result<(), Violation> {
         self.calm = true;
+        self.slow_until = 0;
         for at in 0..self.processes.len() {
             self.processes[at].paused_until = 0;
             self.processes[at].full = false;
             self.repair(at);
         }
-        // Of two processes at one address the younger stays; an operator has seen to it.
-        for at in 0..self.processes.len() {
-            let younger = &self.processes[at + 1..];
-            if younger.iter().any(|other| !other.wiped && other.addr == self.processes[at].addr) {
-                let replica = self.processes[at].replica;
+        // Of two processes at one address one stays, that which the site knows if it knows one; an operator has seen to
+        // it.
+        let there: Vec<usize> = (0..self.processes.len()).filter(|at| !self.processes[*at].wiped).collect();
+        for at in &there {
+            let Process { replica, addr, .. } = &self.processes[*at];
+            let rival = there.iter().map(|other| (*other, &self.processes[*other])).find(|(other, process)| {
+                let known = knows(&self.map, process.replica);
+                other != at && process.addr == *addr && (known || (other > at && !knows(&self.map, *replica)))
+            });
+            if rival.is_some() && !self.processes[*at].wiped {
+                let replica = *replica;
                 let serves = |pg: &&Pg| {
                     pg.members.iter().any(|member| member.replica == replica && member.state == MemberState::Serving)
                 };
                 self.hurt.extend(self.map.pgs.iter().filter(serves).map(|pg| pg.id));
-                let process = &mut self.processes[at];
+                let process = &mut self.processes[*at];
                 (process.wiped, process.alive, process.leads, process.duty) = (true, false, None, None);
+                self.no_leader(*at)?;
             }
         }
+        let gone = |waiter: &Waiter| matches!(waiter, Waiter::Join(who) if self.processes[who.process].wiped);
+        self.proposals.retain(|proposal| !gone(&proposal.waiter));
+        Ok(())
     }
 
     // ---- laws ----
+
+    /// How the site stands, for whoever looks into a broken law.
+    fn describe(&self) -> String {
+        let mut text = format!("at {} ms map {} leader {:?}", self.now, self.map.version, self.leader);
+        for (at, process) in self.processes.iter().enumerate().filter(|(_, process)| !process.wiped) {
+            let Process { replica, addr, alive, cut, map, leads, .. } = process;
+            text += &format!(
+                "; process {at}: {replica} {addr} alive={alive} cut={cut} map={} leads={leads:?} lease={:?} duty={}",
+                map.version,
+                process.lease_left(self.now),
+                process.duty.is_some()
+            );
+        }
+        text
+    }
 
     /// Who passes the check for the right to acknowledge is a member that counts, whatever it may know itself.
     fn must_count(&self, process: usize, pg: PgId) -> Result<(), Violation> {
@@ -911,7 +954,9 @@ impl World<'_> {
             }
             let stuck = members.clone().find(|member| current(member.replica) && member.state != MemberState::Serving);
             if let Some(stuck) = stuck {
-                let what = format!("{stuck:?} of {pg:?} does not serve though nothing breaks any more");
+                let process = self.processes.iter().find(|process| process.replica == stuck.replica);
+                let progress = process.and_then(|process| process.catch_up.get(&pg.id));
+                let what = format!("{stuck:?} of {pg:?} does not serve, and is at {progress:?}");
                 return Err(broken("everybody serves again", what));
             }
             let gone = members.clone().any(|member| !current(member.replica) && member.state != MemberState::Away);

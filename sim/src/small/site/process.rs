@@ -108,6 +108,10 @@ impl Process {
         self.lease.1 = self.lease.1.max(self.map.version);
     }
 
+    pub(super) fn lease_left(&self, now: u64) -> Duration {
+        self.lease.0.map_or(Duration::ZERO, |until| until.saturating_duration_since(self.clock(now)))
+    }
+
     pub(super) fn may_acknowledge(&self, now: u64, pg: PgId, epoch: PgEpoch) -> Result<&Pg, Refusal> {
         let runs = self.lease.0.is_some_and(|until| until > self.clock(now));
         may_acknowledge(&self.map, self.replica, Held { runs, map_version: self.lease.1 }, pg, epoch)
