@@ -26,8 +26,13 @@ use weft_tests::fuzz::{BODIES, chunk, codec, log, machine, raft, settings, wire}
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Harmed inputs per body.
+/// Harmed inputs per body, unless `WEFT_FUZZ_HARMED` asks for more.
 const HARMED: u64 = 6000;
+
+fn harmed() -> u64 {
+    let asked = std::env::var("WEFT_FUZZ_HARMED").ok();
+    asked.map_or(HARMED, |text| text.parse().expect("WEFT_FUZZ_HARMED is a number"))
+}
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -49,7 +54,7 @@ fn run(target: &str, body: fn(&[u8])) {
     for (nth, input) in inputs.iter().enumerate() {
         try_one(&format!("{target}, input {nth}"), body, input);
     }
-    for seed in 0..HARMED {
+    for seed in 0..harmed() {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut bytes = inputs.choose(&mut rng).expect("there are some").clone();
         let other = inputs.choose(&mut rng).expect("there are some");

@@ -354,7 +354,9 @@ impl World<'_> {
             }
             5 | 6 => {
                 let (max_bytes, max_inodes) = match self.rng.random_range(0..3u32) {
+                    0 if self.wide => (40_000, 60),
                     0 => (300, 12),
+                    1 if self.wide => (1 << 30, 200),
                     1 => (100_000, 30),
                     _ => (0, 0),
                 };

@@ -135,7 +135,7 @@ fn set_attr(rng: &mut SmallRng) -> SetAttr {
 /// An operation of a client.
 pub(super) fn op(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client) -> Op {
     let (volume, wide) = (ground.volume, ground.wide);
-    if wide && rng.random_range(0..16u32) == 0 {
+    if wide && rng.random_range(0..7u32) == 0 {
         return large(rng, ground, client);
     }
     let parent = ground.known.directory(rng, volume);
@@ -273,7 +273,7 @@ fn large(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client) -> Op
     // Few files, so that they grow.
     let files = ground.known.inodes.get(&(ground.volume, false));
     let file = |rng: &mut SmallRng| {
-        let nth = rng.random_range(0..3usize);
+        let nth = rng.random_range(0..2usize);
         files.and_then(|list| list.get(nth)).copied().unwrap_or(Ino(2))
     };
     let ino = file(rng);
@@ -284,7 +284,7 @@ fn large(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client) -> Op
     };
     match rng.random_range(0..10u32) {
         0..=4 => {
-            let count = rng.random_range(64..=512u64);
+            let count = rng.random_range(200..=512u64);
             let first = rng.random_range(0..places - count);
             let one = chunk(rng, ground, client, 4096);
             let extents = (first..first + count).map(|place| {

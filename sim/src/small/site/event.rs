@@ -34,6 +34,8 @@ pub(super) enum Event {
     Deposed { process: usize, term: u64 },
     /// Another leader is elected.
     Elect,
+    /// The leader is missed, if it is gone.
+    Missed,
     /// A former leader gets back what it lost a moment ago.
     ElectAgain(usize),
     /// A client uploads a chunk.

@@ -92,7 +92,7 @@ struct World<'a> {
     processes: Vec<Process>,
     puts: BTreeMap<u64, Put>,
     acked: BTreeMap<PgId, BTreeSet<u64>>,
-    /// Placement groups of which a serving member lost its folder: what it alone had is gone.
+    /// Placement groups of which a member that counts lost its folder: what it alone had is gone.
     hurt: BTreeSet<PgId>,
     calm: bool,
 }
@@ -226,7 +226,13 @@ impl World<'_> {
             | Event::Listed { to: who, .. }
             | Event::Fetched { at: who, .. } => who.process,
             Event::Deposed { process, .. } => *process,
-            Event::Commit | Event::Elect | Event::ElectAgain(_) | Event::Put | Event::Fault | Event::Repair(_) => {
+            Event::Commit
+            | Event::Elect
+            | Event::Missed
+            | Event::ElectAgain(_)
+            | Event::Put
+            | Event::Fault
+            | Event::Repair(_) => {
                 return None;
             }
         };
@@ -301,6 +307,14 @@ impl World<'_> {
                 }
                 let delay = if self.calm { 2_000 } else { self.rng.random_range(500..self.terms) };
                 self.at(delay, Event::Elect);
+            }
+            Event::Missed => {
+                if self.leader.is_none_or(|leader| !self.reachable(leader)) {
+                    self.new_leader()?;
+                    if self.leader.is_none_or(|leader| !self.reachable(leader)) {
+                        self.at(1_000, Event::Missed);
+                    }
+                }
             }
             Event::ElectAgain(process) => {
                 if self.reachable(process) && self.leader != Some(process) {
@@ -751,6 +765,8 @@ impl World<'_> {
             0..=4 => {
                 self.tally.count("cut_off");
                 self.processes[at].cut = true;
+                let delay = self.rng.random_range(500..4_000);
+                self.at(delay, Event::Missed);
             }
             5..=8 => {
                 self.tally.count("crashes");
@@ -769,8 +785,7 @@ impl World<'_> {
             }
             15 if self.others_stay(at) => {
                 self.tally.count("wipes");
-                self.wipe(at);
-                self.no_leader(at)?;
+                self.wipe(at)?;
                 return Ok(());
             }
             16 if self.others_stay(at) && self.processes[at].replica.node.0 > 0 => {
@@ -794,6 +809,8 @@ impl World<'_> {
 
     /// A process that ends leads nothing when it is back.
     fn no_leader(&mut self, at: usize) -> Result<(), Violation> {
+        let delay = self.rng.random_range(500..4_000);
+        self.at(delay, Event::Missed);
         if self.leader == Some(at) { self.depose() } else { Ok(()) }
     }
 
@@ -821,22 +838,29 @@ impl World<'_> {
     }
 
     /// The folder is lost; a new one takes its place at the same address.
-    fn wipe(&mut self, at: usize) {
+    fn wipe(&mut self, at: usize) -> Result<(), Violation> {
+        self.lose_folder(at)?;
+        let addr = self.processes[at].addr.clone();
+        self.new_process(Some(addr));
+        Ok(())
+    }
+
+    fn lose_folder(&mut self, at: usize) -> Result<(), Violation> {
         let replica = self.processes[at].replica;
-        let serves = |pg: &&Pg| {
-            pg.members.iter().any(|member| member.replica == replica && member.state == MemberState::Serving)
-        };
-        self.hurt.extend(self.map.pgs.iter().filter(serves).map(|pg| pg.id));
+        // Who is behind may be about to serve: its report is on its way.
+        let counts =
+            |pg: &&Pg| pg.members.iter().any(|member| member.replica == replica && member.state != MemberState::Away);
+        self.hurt.extend(self.map.pgs.iter().filter(counts).map(|pg| pg.id));
         let process = &mut self.processes[at];
         (process.wiped, process.alive, process.leads, process.duty) = (true, false, None, None);
         process.store.clear();
-        let addr = process.addr.clone();
-        self.new_process(Some(addr));
+        self.no_leader(at)
     }
 
     fn calm_down(&mut self) -> Result<(), Violation> {
         self.calm = true;
         self.slow_until = 0;
+        self.at(1_000, Event::Missed);
         for at in 0..self.processes.len() {
             self.processes[at].paused_until = 0;
             self.processes[at].full = false;
@@ -852,14 +876,7 @@ impl World<'_> {
                 other != at && process.addr == *addr && (known || (other > at && !knows(&self.map, *replica)))
             });
             if rival.is_some() && !self.processes[*at].wiped {
-                let replica = *replica;
-                let serves = |pg: &&Pg| {
-                    pg.members.iter().any(|member| member.replica == replica && member.state == MemberState::Serving)
-                };
-                self.hurt.extend(self.map.pgs.iter().filter(serves).map(|pg| pg.id));
-                let process = &mut self.processes[*at];
-                (process.wiped, process.alive, process.leads, process.duty) = (true, false, None, None);
-                self.no_leader(*at)?;
+                self.lose_folder(*at)?;
             }
         }
         let gone = |waiter: &Waiter| matches!(waiter, Waiter::Join(who) if self.processes[who.process].wiped);
