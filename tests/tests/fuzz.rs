@@ -21,7 +21,7 @@ use weft_proto::convert::{Envelope, apply_reply, apply_request, query_reply, que
 use weft_proto::fuzzing::encode;
 use weft_tests::fuzz::frugal::{Counting, most_used};
 use weft_tests::fuzz::mutate::mutate;
-use weft_tests::fuzz::{BODIES, chunk, codec, log, machine, raft, settings, wire};
+use weft_tests::fuzz::{BODIES, Body, chunk, codec, log, machine, raft, settings, wire};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -48,7 +48,7 @@ fn committed(target: &str) -> Vec<Vec<u8>> {
     files.iter().map(|file| fs::read(file).expect("a file of the corpus")).collect()
 }
 
-fn run(target: &str, body: fn(&[u8])) {
+fn run(target: &str, body: Body) {
     let inputs = committed(target);
     assert!(inputs.len() >= 5, "{target} has {} inputs", inputs.len());
     for (nth, input) in inputs.iter().enumerate() {
@@ -64,7 +64,7 @@ fn run(target: &str, body: fn(&[u8])) {
 }
 
 /// Runs a body; where it panics, says on which bytes, which then belong into the corpus.
-fn try_one(what: &str, body: fn(&[u8]), bytes: &[u8]) {
+fn try_one(what: &str, body: Body, bytes: &[u8]) {
     if catch_unwind(AssertUnwindSafe(|| body(bytes))).is_err() {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         panic!("{what}: {hex}");

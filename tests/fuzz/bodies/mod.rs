@@ -14,8 +14,11 @@ pub mod raft;
 pub mod settings;
 pub mod wire;
 
-/// A body by the name of its target and of its folder in the corpus.
-pub const BODIES: [(&str, fn(&[u8])); 7] = [
+/// Panics when something does not hold of the bytes.
+pub type Body = fn(&[u8]);
+
+/// The bodies by the name of their target and of their folder in the corpus.
+pub const BODIES: [(&str, Body); 7] = [
     ("chunk", chunk::body),
     ("codec", codec::body),
     ("log", log::body),
