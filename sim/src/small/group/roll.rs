@@ -13,6 +13,7 @@ use weft_core::namespace::inode::{Extent, ExtentBody, Kind, SlotRef};
 use weft_core::namespace::op::{AllocateMode, Commit, Op, RenameMode, SetAttr, SetTime, XattrMode};
 use weft_core::namespace::outcome::Outcome;
 use weft_core::namespace::query::Query;
+use weft_core::refusal::Refusal;
 use weft_core::time::Timestamp;
 
 use super::clients::Client;
@@ -38,13 +39,23 @@ pub(super) struct Uploaded {
 pub(super) struct Known {
     inodes: BTreeMap<(VolumeId, bool), Vec<Ino>>,
     others: BTreeMap<VolumeId, Vec<Ino>>,
+    /// A file of each volume that grows large.
+    large: BTreeMap<VolumeId, Ino>,
     pub(super) chunks: BTreeMap<SpaceId, Vec<Uploaded>>,
 }
 
 impl Known {
     /// Learns from what came of an operation.
     pub(super) fn learn(&mut self, rng: &mut SmallRng, volume: VolumeId, reply: &Reply) {
+        if let Err(Refusal::NoInode { volume, ino }) = reply
+            && self.large.get(volume) == Some(ino)
+        {
+            self.large.remove(volume);
+        }
         let Ok(Outcome::Created { attr, fresh: true }) = reply else { return };
+        if attr.kind == Kind::File {
+            self.large.entry(volume).or_insert(attr.ino);
+        }
         let list = match attr.kind {
             Kind::Directory | Kind::File => self.inodes.entry((volume, attr.kind == Kind::Directory)).or_default(),
             _ => self.others.entry(volume).or_default(),
@@ -270,12 +281,9 @@ fn small_extent(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client
 /// Operations on files of thousands of extents, so that the bounds of one command are reached.
 fn large(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client) -> Op {
     const STRIDE: u64 = 16;
-    // Few files, so that they grow.
-    let files = ground.known.inodes.get(&(ground.volume, false));
-    let file = |rng: &mut SmallRng| {
-        let nth = rng.random_range(0..2usize);
-        files.and_then(|list| list.get(nth)).copied().unwrap_or(Ino(2))
-    };
+    let known = ground.known.large.get(&ground.volume).copied().unwrap_or(Ino(2));
+    let other = ground.known.file(rng, ground.volume);
+    let file = |rng: &mut SmallRng| if rng.random_range(0..4u32) == 0 { other } else { known };
     let ino = file(rng);
     let places = 4096;
     let span = |rng: &mut SmallRng| {
