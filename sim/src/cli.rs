@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use weft_sim::run::{self, Plan};
+use weft_sim::small;
 
 /// Simulates whole Weft sites: three real nodes and their clients in one thread, under one seed, with crashes,
 /// lost and torn writes, partitions and slow links; then checks what the fabric promises.
@@ -62,6 +63,8 @@ enum Action {
         #[command(flatten)]
         shape: Shape,
     },
+    /// Runs the machines that decide alone, millions of steps a minute.
+    Small(small::Many),
     /// Runs one seed in two processes and compares every event of every crate.
     Twice {
         /// Which.
@@ -95,6 +98,7 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Action::Run { seeds, from, minutes, shape } => run_many(from, seeds, minutes, &shape),
         Action::Replay { seed, trace, shape } => replay(seed, trace, &shape),
+        Action::Small(many) => small::run(&many),
         Action::Twice { seed, shape } => twice(seed, &shape),
     }
 }

@@ -9,6 +9,7 @@ pub mod laws;
 pub mod nemesis;
 pub mod net;
 pub mod run;
+pub mod small;
 pub mod state;
 pub mod trace;
 pub mod workload;

@@ -9,6 +9,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+#[path = "../fuzz/bodies/mod.rs"]
+pub mod fuzz;
+
 /// Nothing here takes longer on a slow and busy machine; whatever does, hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -397,7 +397,7 @@ pub(crate) fn decode_table(bytes: &[u8], life: Life, offset: u64, table_crc: u32
     Some(bytes.as_chunks::<ENTRY>().0.iter().map(parse).collect())
 }
 
-fn salted(life: Life, offset: u64) -> crc32fast::Hasher {
+pub(super) fn salted(life: Life, offset: u64) -> crc32fast::Hasher {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&life.segment.to_be_bytes());
     crc.update(&life.generation.to_be_bytes());

@@ -11,6 +11,8 @@ mod books;
 mod catchup;
 mod format;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod heads;
 pub mod index;
 mod recover;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use weft_core::ids::{PgEpoch, PgId, ReplicaId};
 use weft_core::refusal::Refusal;
+use weft_core::site::right::{Held, may_acknowledge};
 use weft_core::site::{MemberState, Pg, PgMember};
 
 use crate::site::map::MapCell;
@@ -63,28 +64,9 @@ impl Right {
     /// As `admit`, at once.
     pub(crate) fn check(&self, pg: PgId, epoch: PgEpoch) -> Result<Pg, Refusal> {
         let map = self.map.get();
-        let Some(found) = map.pgs.iter().find(|found| found.id == pg) else {
-            return Err(Refusal::StalePlacement { pg, epoch: PgEpoch(0) });
-        };
-        if found.epoch != epoch {
-            return Err(Refusal::StalePlacement { pg, epoch: found.epoch });
-        }
-        let no = |why: String| Err(Refusal::MayNotAcknowledge { why });
-        match found.members.iter().find(|member| member.replica == self.replica) {
-            None => return no(format!("{} is no member of placement group {pg}", self.replica)),
-            Some(PgMember { state: MemberState::Away, .. }) => {
-                return no(format!("{} is called away in placement group {pg}", self.replica));
-            }
-            Some(_) => {}
-        }
-        let lease = *self.lease.lock();
-        if lease.until.is_none_or(|until| until <= Instant::now()) {
-            return no("the lease ran out".into());
-        }
-        if map.version < lease.map_version {
-            return no(format!("the lease is for site map {}, this is {}", lease.map_version, map.version));
-        }
-        Ok(found.clone())
+        let Lease { until, map_version } = *self.lease.lock();
+        let held = Held { runs: until.is_some_and(|until| until > Instant::now()), map_version };
+        may_acknowledge(&map, self.replica, held, pg, epoch).cloned()
     }
 
     /// Waits a moment for a site map of at least this version.

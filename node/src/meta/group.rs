@@ -82,6 +82,11 @@ impl Group {
         *self.leading.borrow()
     }
 
+    /// The term in which this node leads it, as far as it knows: another one after another has led, however shortly.
+    pub fn led_term(&self) -> Option<u64> {
+        self.consensus.led_term().filter(|_| self.leading())
+    }
+
     /// Sees changes of [`Group::leading`].
     pub fn watch_leading(&self) -> watch::Receiver<bool> {
         self.leading.subscribe()

@@ -24,6 +24,8 @@ pub use group::Group;
 pub use groups::Groups;
 pub use history::read_log;
 pub use raft::GroupStatus;
+#[doc(hidden)]
+pub use raft::codec::fuzzing as raft_fuzzing;
 pub use replicas::RaftService;
 pub use service::MetaService;
 

@@ -4,8 +4,10 @@
 //! What always holds: a chunk server's lease, counted from the sending of its heartbeat, has run out before the leader
 //! takes the server out of a placement group. Three rules see to it. A node is silent only a lease and 10 % after its
 //! last heartbeat came in. A fresh leader, or one that was itself stopped for a while, waits that long before it calls
-//! anybody silent, since another may have granted leases meanwhile. While an entry that takes a node out is under way,
-//! the node's heartbeats are answered without a lease.
+//! anybody silent, since another may have granted leases meanwhile; a leader is fresh in every new term, also where it
+//! was replaced and came back so soon that it saw no break. While an entry that takes a node out is under way, the
+//! node's heartbeats are answered without a lease, for as long as the term lasts or until the entry is known to be
+//! settled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -44,7 +46,9 @@ pub enum Heard {
 #[derive(Debug)]
 pub struct Beats {
     patience: Duration,
-    /// Since when this node leads without a break; `None` while it does not.
+    /// The term in which this node led last.
+    term: Option<u64>,
+    /// Since when it leads without a break; `None` while it does not.
     since: Option<Instant>,
     looked: Instant,
     heard: BTreeMap<ReplicaId, (Instant, Beat)>,
@@ -57,6 +61,7 @@ impl Beats {
     pub fn new(lease: Duration, now: Instant) -> Beats {
         Beats {
             patience: lease + lease / 10,
+            term: None,
             since: None,
             looked: now,
             heard: BTreeMap::new(),
@@ -64,17 +69,24 @@ impl Beats {
         }
     }
 
-    /// Called every time the leader looks, at least twice within a lease. A longer gap means that the process was
-    /// stopped, and what it knew counts no more.
-    pub fn look(&mut self, now: Instant, leading: bool) {
+    /// Called every time the leader looks, at least twice within a lease, with the term in which it leads. A longer gap
+    /// means that the process was stopped, and what it heard counts no more.
+    pub fn look(&mut self, now: Instant, leads: Option<u64>) {
         let gap = now.duration_since(self.looked) > self.patience / 2;
         self.looked = now;
-        if !leading {
+        let Some(term) = leads else {
             self.since = None;
-        } else if self.since.is_none() || gap {
+            return;
+        };
+        if self.term != Some(term) {
+            // What was proposed in an earlier term is in the log of this one, or never will be.
+            self.condemned.clear();
+        }
+        if self.term != Some(term) || self.since.is_none() || gap {
+            // Within a term what this node has proposed may still be under way: the condemned stay so.
+            self.term = Some(term);
             self.since = Some(now);
             self.heard.clear();
-            self.condemned.clear();
         }
     }
 
@@ -161,7 +173,7 @@ mod tests {
 
     /// Looks every 200 ms, as the duties do.
     fn look_until(beats: &mut Beats, start: Instant, from: u64, to: u64) {
-        (from..=to).step_by(200).for_each(|ms| beats.look(at(start, ms), true));
+        (from..=to).step_by(200).for_each(|ms| beats.look(at(start, ms), Some(1)));
     }
 
     #[test]
@@ -181,12 +193,16 @@ mod tests {
     fn a_leader_that_was_stopped_or_replaced_begins_anew() {
         let start = Instant::now();
         for interrupt in [
-            |beats: &mut Beats, start| beats.look(at(start, 9000), true),
+            |beats: &mut Beats, start| beats.look(at(start, 9000), Some(1)),
             |beats: &mut Beats, start| {
-                beats.look(at(start, 4100), false);
                 look_until(beats, start, 4200, 9000);
-                beats.look(at(start, 9000), false);
-                beats.look(at(start, 9001), true);
+                beats.look(at(start, 9001), Some(3));
+            },
+            |beats: &mut Beats, start| {
+                beats.look(at(start, 4100), None);
+                look_until(beats, start, 4200, 9000);
+                beats.look(at(start, 9000), None);
+                beats.look(at(start, 9001), Some(1));
             },
         ] {
             let mut beats = Beats::new(LEASE, start);
@@ -231,5 +247,30 @@ mod tests {
         assert!(beats.may_grant(replica(1)));
         let away = SiteCommand::NodeStatus { changes: vec![(NodeId(1), NodeStatus::Away)] };
         assert!(!beats.condemn(now, &map, &away), "it was heard of again");
+    }
+
+    #[test]
+    fn the_condemned_stay_so_after_a_pause_while_the_entry_may_still_come() {
+        let start = Instant::now();
+        let mut beats = Beats::new(LEASE, start);
+        look_until(&mut beats, start, 0, 4000);
+        let node = Node {
+            id: NodeId(1),
+            incarnation: Incarnation(7),
+            addr: "a:1".into(),
+            meta: true,
+            chunk: true,
+            status: NodeStatus::Up,
+        };
+        let map = SiteMap { nodes: vec![node], ..SiteMap::default() };
+        let away = SiteCommand::NodeStatus { changes: vec![(NodeId(1), NodeStatus::Away)] };
+        assert!(beats.condemn(at(start, 4000), &map, &away));
+        // The proposal is waited for in vain for so long that the next look finds a gap.
+        beats.look(at(start, 7100), Some(1));
+        beats.note(at(start, 7200), replica(1), Beat::default());
+        assert!(!beats.may_grant(replica(1)), "the entry may come yet");
+        // In another term it has come before, or never will.
+        beats.look(at(start, 7300), Some(2));
+        assert!(beats.may_grant(replica(1)));
     }
 }

@@ -34,7 +34,7 @@ pub async fn run_system(route: Arc<Route>, lead: Arc<Lead>, standing: Arc<Standi
     loop {
         let began = Instant::now();
         let led = route.led();
-        lead.beats.lock().look(began, led.is_some());
+        lead.beats.lock().look(began, led.as_ref().and_then(|group| group.led_term()));
         if let Some(group) = led
             && let Err(refusal) = look(&lead, &group, &standing).await
         {

@@ -8,6 +8,8 @@ pub mod access;
 pub mod checksum;
 pub mod codec;
 pub mod entry;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod keys;
 pub mod limits;

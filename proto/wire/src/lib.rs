@@ -2,6 +2,8 @@
 //! and core types, and connections tuned for both small calls and chunks. The only crate that knows prost.
 
 pub mod convert;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod link;
 pub mod status;
 

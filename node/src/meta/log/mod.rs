@@ -12,6 +12,8 @@
 //!
 //! It knows nothing of Raft but entries with an index, a vote, truncation and purge.
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod ledger;
 mod read;
 mod record;

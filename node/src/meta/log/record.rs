@@ -95,7 +95,7 @@ pub(super) fn size(len: usize) -> Option<u32> {
 }
 
 /// The sum over a record's bytes behind the sum itself.
-fn sum(salt: u64, position: Position, parts: [&[u8]; 2]) -> u32 {
+pub(super) fn sum(salt: u64, position: Position, parts: [&[u8]; 2]) -> u32 {
     let mut seed = [0; 16];
     seed[..8].copy_from_slice(&salt.to_be_bytes());
     seed[8..].copy_from_slice(&position.0.to_be_bytes());

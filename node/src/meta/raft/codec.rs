@@ -1,6 +1,9 @@
 //! Bytes of what openraft keeps in the log and sends between replicas. Each top-level value begins with a version;
 //! whatever comes from a disk or a peer is parsed with every length checked, and garbage is an error.
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};

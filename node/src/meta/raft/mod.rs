@@ -243,6 +243,13 @@ impl Consensus {
         self.raft.server_metrics().borrow_watched().current_leader
     }
 
+    /// The term in which this replica leads, if it does.
+    pub(crate) fn led_term(&self) -> Option<u64> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == ServerState::Leader).then_some(metrics.vote.leader_id.term)
+    }
+
     /// Calls `see` with whether this replica leads, now and at every change, until the replica stops; then returns why.
     pub(crate) async fn watch_leading(&self, mut see: impl FnMut(bool)) -> String {
         let mut metrics = self.raft.server_metrics();

@@ -3,6 +3,7 @@
 mod apply;
 pub mod plan;
 pub(crate) mod records;
+pub mod right;
 
 pub(crate) use apply::apply;
 pub use records::map;

@@ -1,25 +1,26 @@
 //! The namespace against a plain tree that is fed the same entries in the same order.
 
+mod compare;
 mod tree;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use weft_core::entry::{Caller, Command, Cred, Entry};
 use weft_core::ids::{ChunkId, ClientId, GroupId, Ino, PgId, Seq, SlotId, SpaceId};
-use weft_core::machine::{self, Applied, ChunkState};
+use weft_core::machine::{self, Applied};
 use weft_core::name::{Name, XattrName};
-use weft_core::namespace::inode::{Attr, Dirent, Extent, ExtentBody, Kind};
+use weft_core::namespace::inode::{Extent, ExtentBody, Kind};
 use weft_core::namespace::op::{AllocateMode, Commit, Op, RenameMode, SetAttr, SetTime, XattrMode};
 use weft_core::namespace::outcome::Outcome;
-use weft_core::namespace::query::{Answer, Found, Query};
 use weft_core::namespace::step::Step;
 use weft_core::namespace::volume::AttachVolume;
 use weft_core::refusal::Refusal;
 use weft_core::time::Timestamp;
 
-use tree::{Tree, VOLUME, extent_bytes};
+use compare::{plain, plain_refusal};
+use tree::{Tree, VOLUME};
 
 const GROUP: GroupId = GroupId(1);
 const SPACE: SpaceId = SpaceId(3);
@@ -100,10 +101,6 @@ impl Pair {
     fn own(&mut self, command: Command) -> Result<Outcome, Refusal> {
         let entry = Entry { time: Timestamp::from_nanos(self.last), caller: None, command };
         self.apply(&entry).reply
-    }
-
-    fn query(&self, query: Query) -> Result<Answer, Refusal> {
-        machine::query(&self.records, VOLUME, &Cred::root(), &query).expect("a map in memory does not fail")
     }
 
     fn step(&mut self, roll: &Roll) {
@@ -264,79 +261,8 @@ impl Pair {
         Extent { offset: u64::from(offset) / 2, len, body }
     }
 
-    /// All that can be asked, against all that the model knows.
     fn compare(&self) {
-        assert_eq!(machine::recount(&self.records).expect("a map in memory does not fail"), Vec::<String>::new());
-        let Ok(Answer::Statfs(used)) = self.query(Query::Statfs) else { panic!("no statfs") };
-        assert_eq!((used.bytes, used.inodes), (self.tree.used(), self.tree.nodes.len() as u64));
-        for (ino, node) in &self.tree.nodes {
-            let Ok(Answer::Attr(attr)) = self.query(Query::Getattr { ino: Ino(*ino) }) else {
-                panic!("no inode {ino}")
-            };
-            assert_eq!(plain_attr(attr), self.tree.attr(*ino));
-            let Ok(Answer::Names(names)) = self.query(Query::ListXattr { ino: Ino(*ino) }) else { panic!("no names") };
-            assert_eq!(names, node.xattrs.keys().cloned().map(Bytes::from).collect::<Vec<_>>());
-            match node.kind {
-                Kind::Directory => assert_eq!(self.listing(Ino(*ino)), node.entries),
-                Kind::File => self.compare_bytes(*ino, node),
-                Kind::Symlink => {
-                    assert_eq!(self.query(Query::Readlink { ino: Ino(*ino) }), Ok(Answer::Bytes(node.target.clone())));
-                }
-                _ => {}
-            }
-        }
-        assert!(matches!(self.query(Query::Getattr { ino: Ino(9999) }), Err(Refusal::NoInode { .. })));
-        let named = self.tree.named();
-        for chunk in &self.chunks {
-            let state = machine::chunk_state(&self.records, SPACE, *chunk).expect("a map in memory does not fail");
-            match state {
-                ChunkState::Named { .. } => assert!(named.contains(chunk)),
-                ChunkState::Freed { .. } => assert!(self.tree.freed.contains(chunk) && !named.contains(chunk)),
-                ChunkState::Open => assert!(!self.tree.freed.contains(chunk) && !named.contains(chunk)),
-                other => panic!("{other:?}"),
-            }
-        }
-        let freed: BTreeSet<ChunkId> =
-            machine::freed_chunks(&self.records, SPACE, None, 10_000).expect("a map").iter().map(|f| f.chunk).collect();
-        assert_eq!(freed, self.tree.freed);
-    }
-
-    /// A directory's names, fetched two at a time.
-    fn listing(&self, dir: Ino) -> BTreeMap<Vec<u8>, u64> {
-        let mut listing = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let query = Query::Readdir { dir, after: after.clone(), limit: 2, with_attrs: true };
-            let Ok(Answer::Entries { entries, end, .. }) = self.query(query) else { panic!("no entries") };
-            for entry in entries {
-                let Dirent::Inode { ino, kind } = entry.dirent else { panic!("a junction") };
-                assert_eq!(entry.attr.map(|attr| (attr.ino, attr.kind)), Some((ino, kind)));
-                let found = self.query(Query::Lookup { parent: dir, name: entry.name.clone() });
-                assert!(matches!(found, Ok(Answer::Found(Found::Inode(attr))) if attr.ino == ino));
-                assert!(listing.insert(entry.name.as_bytes().to_vec(), ino.0).is_none(), "a name came twice");
-                after = Some(entry.name);
-            }
-            if end {
-                return listing;
-            }
-        }
-    }
-
-    /// A file's bytes, by its map, fetched two extents at a time.
-    fn compare_bytes(&self, ino: u64, node: &tree::Node) {
-        let (mut found, mut from, mut end) = (BTreeMap::new(), Some(0), 0);
-        while let Some(offset) = from {
-            let query = Query::Map { ino: Ino(ino), offset, limit: 2 };
-            let Ok(Answer::Map { extents, more_from, .. }) = self.query(query) else { panic!("no map") };
-            for extent in extents {
-                assert!(extent.offset >= end, "extents in order, without overlap");
-                end = extent.offset + u64::from(extent.len);
-                found.extend(extent_bytes(&extent));
-            }
-            from = more_from;
-        }
-        let expected: BTreeMap<_, _> = node.bytes.range(..node.size).map(|(at, byte)| (*at, *byte)).collect();
-        assert_eq!(found, expected, "bytes of inode {ino}");
+        compare::compare(&self.records, &self.tree, SPACE, &self.chunks);
     }
 
     /// Every request again: the same answers, nothing changed.
@@ -368,33 +294,6 @@ fn set_attr(roll: &Roll) -> SetAttr {
 fn attribute(roll: &Roll) -> XattrName {
     let names = ["user.a", "user.ab", "trusted.t", "weft.x"];
     XattrName::parse(names[usize::from(roll.names[0] % 4)]).expect("a good name")
-}
-
-/// Without what the model does not keep: version, map generation.
-fn plain_attr(attr: Attr) -> Attr {
-    Attr { version: 0, generation: 0, ..attr }
-}
-
-fn plain(reply: Result<Outcome, Refusal>) -> Result<Outcome, String> {
-    match reply {
-        Ok(Outcome::Created { attr, fresh }) => Ok(Outcome::Created { attr: plain_attr(attr), fresh }),
-        Ok(Outcome::Attr(attr)) => Ok(Outcome::Attr(plain_attr(attr))),
-        Ok(Outcome::Removed { attr }) => Ok(Outcome::Removed { attr: plain_attr(attr) }),
-        Ok(Outcome::Renamed { ino, replaced }) => Ok(Outcome::Renamed { ino, replaced: replaced.map(plain_attr) }),
-        Ok(Outcome::Copied { len, attr }) => Ok(Outcome::Copied { len, attr: plain_attr(attr) }),
-        Ok(other) => Ok(other),
-        Err(refusal) => Err(plain_refusal(&refusal)),
-    }
-}
-
-/// A refusal without its words, which the model does not choose.
-fn plain_refusal(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::Invalid { .. } => "invalid".into(),
-        Refusal::Unsupported { .. } => "unsupported".into(),
-        Refusal::ChunkNotYours { .. } => "not yours".into(),
-        other => format!("{other:?}"),
-    }
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! A file system as plainly as can be: a map of inodes, files as maps from offset to byte. Slow and obvious.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use weft_core::entry::Cred;
@@ -40,7 +41,8 @@ pub(crate) struct Node {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
-    pub(crate) nodes: BTreeMap<u64, Node>,
+    /// Shared with the copy that an operation may have to be undone to.
+    pub(crate) nodes: BTreeMap<u64, Rc<Node>>,
     pub(crate) next: u64,
     pub(crate) freed: BTreeSet<ChunkId>,
     pub(crate) max_bytes: u64,
@@ -106,8 +108,13 @@ impl Tree {
     }
 
     fn note_freed(&mut self, before: &Tree) {
-        let named = self.named();
-        self.freed.extend(before.named().difference(&named));
+        let same = |ino: &u64, was: &Rc<Node>| self.nodes.get(ino).is_some_and(|is| Rc::ptr_eq(is, was));
+        let changed = before.nodes.iter().filter(|(ino, was)| !same(ino, was)).flat_map(|(_, was)| was.bytes.values());
+        let lost: BTreeSet<ChunkId> = changed.filter_map(|(_, chunk)| *chunk).collect();
+        if !lost.is_empty() {
+            let named = self.named();
+            self.freed.extend(lost.difference(&named));
+        }
     }
 
     pub(crate) fn attr(&self, ino: u64) -> Attr {
@@ -281,7 +288,7 @@ impl Tree {
     }
 
     fn node(&mut self, ino: u64) -> &mut Node {
-        self.nodes.get_mut(&ino).expect("it was asked for before")
+        Rc::make_mut(self.nodes.get_mut(&ino).expect("it was asked for before"))
     }
 
     fn there(&self, ino: u64) -> Result<(), Refusal> {
@@ -376,7 +383,7 @@ impl Tree {
             ctime: self.now,
             btime: self.now,
         };
-        self.nodes.insert(ino, node);
+        self.nodes.insert(ino, Rc::new(node));
         ino
     }
 
@@ -476,7 +483,7 @@ impl Tree {
 
     fn set(&mut self, cred: &Cred, ino: u64, set: &SetAttr, writes: bool) -> Result<(), Refusal> {
         let now = self.now;
-        let node = self.nodes[&ino].clone();
+        let node = Rc::clone(&self.nodes[&ino]);
         let owner = cred.uid == 0 || cred.uid == node.uid;
         if cred.uid != 0 {
             let give = set.uid.is_some_and(|uid| !(owner && uid == node.uid));
@@ -546,16 +553,18 @@ impl Tree {
         let end = top.last_key_value().map_or(0, |(at, _)| at + 1).max(commit.size_at_least);
         let grows = end > self.nodes[&ino].size;
         let mut run = None;
+        let mut before = self.clone();
         for (at, (nth, byte)) in top {
             if run != Some((nth, at)) {
+                // All of a run is there before what lay under it goes.
+                self.note_freed(&before);
+                before = self.clone();
                 self.may_name(client, byte.1)?;
-                // All of the run is there before anything under its tail goes.
             }
             run = Some((nth, at + 1));
-            let before = self.clone();
             self.node(ino).bytes.insert(at, byte);
-            self.note_freed(&before);
         }
+        self.note_freed(&before);
         let now = self.now;
         let node = self.node(ino);
         node.size = node.size.max(end);
