@@ -26,7 +26,7 @@ pub struct Many {
 }
 
 /// Seeds after which nothing more is tried: they say the same.
-const ENOUGH: usize = 100;
+const ENOUGH: usize = 10;
 
 /// Runs the seeds, prints a summary and, for each that broke a law, the line that repeats it.
 pub fn run(many: &Many) -> ExitCode {

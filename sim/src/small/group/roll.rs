@@ -250,9 +250,7 @@ fn chunk(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client, len: 
     {
         return *known;
     }
-    client.chunks += 1;
-    let id = ChunkId { client: client.id, counter: client.chunks };
-    let made = Uploaded { chunk: id, pg: PgId(1 + client.chunks as u32 % 3), len };
+    let made = fresh_chunk(client, len);
     if list.len() < CHUNKS {
         list.push(made);
     } else {
@@ -260,6 +258,12 @@ fn chunk(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client, len: 
         list[at] = made;
     }
     made
+}
+
+fn fresh_chunk(client: &mut Client, len: u32) -> Uploaded {
+    client.chunks += 1;
+    let chunk = ChunkId { client: client.id, counter: client.chunks };
+    Uploaded { chunk, pg: PgId(1 + client.chunks as u32 % 3), len }
 }
 
 fn small_extent(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client) -> Extent {
@@ -294,15 +298,18 @@ fn large(rng: &mut SmallRng, ground: &mut Ground<'_>, client: &mut Client) -> Op
         0..=4 => {
             let count = rng.random_range(200..=512u64);
             let first = rng.random_range(0..places - count);
+            // All of one chunk, or each of its own: then taking one away changes three records.
+            let single = rng.random::<bool>();
             let one = chunk(rng, ground, client, 4096);
             let extents = (first..first + count).map(|place| {
                 let len = rng.random_range(1..=STRIDE as u32);
-                let body = match rng.random_range(0..3u32) {
+                let body = match rng.random_range(0..6u32) {
                     0 => ExtentBody::Inline(vec![place as u8; len as usize].into()),
                     1 => ExtentBody::Zero,
                     _ => {
-                        let at = rng.random_range(0..=one.len - len);
-                        ExtentBody::Chunk { chunk: one.chunk, pg: one.pg, at, chunk_len: one.len }
+                        let of = if single { one } else { fresh_chunk(client, 4096) };
+                        let at = rng.random_range(0..=of.len - len);
+                        ExtentBody::Chunk { chunk: of.chunk, pg: of.pg, at, chunk_len: of.len }
                     }
                 };
                 Extent { offset: place * STRIDE, len, body }
