@@ -5,10 +5,12 @@
 
 pub mod det;
 pub mod disk;
+pub mod index;
 pub mod laws;
 pub mod nemesis;
 pub mod net;
 pub mod run;
+pub mod site;
 pub mod small;
 pub mod state;
 pub mod trace;
