@@ -5,6 +5,7 @@
 
 pub mod det;
 pub mod disk;
+pub mod judge;
 pub mod laws;
 pub mod nemesis;
 pub mod net;
