@@ -1,4 +1,5 @@
 //! What must hold, one file each. A law looks at what clients were told and at what the fabric holds.
 
+pub mod linearizable;
 pub mod readable;
 pub mod replicas;
