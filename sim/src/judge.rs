@@ -14,7 +14,8 @@ pub const JUDGEMENT: Duration = Duration::from_secs(180);
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// After the faults: everything is served within [`RECOVERY`], is what it should be, and the replicas agree.
+/// After the faults: everything is served within [`RECOVERY`], is what it should be, the replicas agree, and every
+/// count is right.
 ///
 /// # Errors
 /// None: what it finds is remembered as the broken law.
@@ -32,7 +33,7 @@ pub async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<Nod
         }
     });
     let verdict = match served.await {
-        Ok(Ok(())) => laws::replicas::check(&nodes).await,
+        Ok(Ok(())) => laws::replicas::check(&nodes).await.and_then(|()| laws::counts::check(&nodes)),
         Ok(Err(violation)) => Err(violation),
         Err(_) => {
             let what = format!("not everything was served within {} s after the last fault", RECOVERY.as_secs());
