@@ -33,7 +33,7 @@ pub async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<Nod
         }
     });
     let verdict = match served.await {
-        Ok(Ok(())) => laws::replicas::check(&nodes).await.and_then(|()| laws::counts::check(&nodes)),
+        Ok(Ok(())) => laws::replicas::check(&nodes).await.and_then(|()| at_rest(&shared, &nodes)),
         Ok(Err(violation)) => Err(violation),
         Err(_) => {
             let what = format!("not everything was served within {} s after the last fault", RECOVERY.as_secs());
@@ -43,5 +43,15 @@ pub async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<Nod
     if let Err(violation) = verdict {
         shared.borrow_mut().broken.get_or_insert(violation);
     }
+    Ok(())
+}
+
+/// What can be told without asking anybody.
+fn at_rest(shared: &Shared, nodes: &[NodeState]) -> Result<(), Violation> {
+    laws::counts::check(nodes)?;
+    let decided = laws::namespace::check(&shared.borrow().history)?;
+    let mut memory = shared.borrow_mut();
+    memory.faults.contended += memory.history.len() as u64;
+    memory.faults.undecided += u64::from(!decided);
     Ok(())
 }

@@ -3,6 +3,7 @@
 //!
 //! Nothing of this is in the release binary. One process runs one seed, since some libraries keep counters per process.
 
+pub mod contend;
 pub mod det;
 pub mod disk;
 pub mod judge;

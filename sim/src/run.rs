@@ -40,10 +40,14 @@ pub struct Faults {
     pub unknown: u64,
     /// Reads compared with what was acknowledged.
     pub reads: u64,
+    /// Calls of clients that contended for the same names.
+    pub contended: u64,
+    /// Histories for which the bound of effort was reached before a verdict.
+    pub undecided: u64,
 }
 
 impl Faults {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 7] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 9] {
         [
             ("crashes", &mut self.crashes),
             ("hurt_writes", &mut self.hurt_writes),
@@ -52,6 +56,8 @@ impl Faults {
             ("acknowledged", &mut self.acknowledged),
             ("unknown", &mut self.unknown),
             ("reads", &mut self.reads),
+            ("contended", &mut self.contended),
+            ("undecided", &mut self.undecided),
         ]
     }
 

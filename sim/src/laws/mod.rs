@@ -2,5 +2,6 @@
 
 pub mod counts;
 pub mod linearizable;
+pub mod namespace;
 pub mod readable;
 pub mod replicas;
