@@ -96,6 +96,10 @@ counters! {
         unknown,
         /// Reads compared with what was acknowledged.
         reads,
+        /// Calls of clients that contended for the same names.
+        contended,
+        /// Histories for which the bound of effort was reached before a verdict.
+        undecided,
     }
 }
 

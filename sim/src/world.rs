@@ -14,7 +14,7 @@ use weft_node::parts::{Dice, Parts};
 use weft_node::site::setup;
 
 use crate::disk::{Habits, SimDisk};
-use crate::laws;
+use crate::judge::{JUDGEMENT, RECOVERY, judge};
 use crate::nemesis::Nemesis;
 use crate::net::{SimDatagrams, SimNet, Weather};
 use crate::run::{Faults, Plan, Violation};
@@ -25,10 +25,6 @@ use crate::{det, state::NodeState};
 
 pub use crate::site::{addrs, host};
 
-/// Simulated time the fabric has to be whole again after the last fault.
-const RECOVERY: Duration = Duration::from_secs(60);
-/// Simulated time for the judges.
-const JUDGEMENT: Duration = Duration::from_secs(180);
 /// How long after its end a node is started again by whoever looks after the machine.
 const RESTART: Duration = Duration::from_millis(500);
 
@@ -191,32 +187,4 @@ pub fn run(plan: &Plan) -> (Faults, Result<(), Violation>) {
     let mut faults = memory.faults;
     nemesis.count(&mut faults);
     (faults, memory.broken.clone().map_or(Ok(()), Err))
-}
-
-/// After the faults: everything is served within [`RECOVERY`], is what it should be, and the replicas agree.
-async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<NodeState>) -> Outcome {
-    tokio::time::sleep(until).await;
-    let served = tokio::time::timeout(RECOVERY, async {
-        while shared.borrow().finished < clients {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        loop {
-            match laws::readable::check(&shared).await {
-                Ok(verdict) => return verdict,
-                Err(error) => tracing::info!(%error, "not served yet"),
-            }
-        }
-    });
-    let verdict = match served.await {
-        Ok(Ok(())) => laws::replicas::check(&nodes).await,
-        Ok(Err(violation)) => Err(violation),
-        Err(_) => {
-            let what = format!("not everything was served within {} s after the last fault", RECOVERY.as_secs());
-            Err(Violation { law: "all is served again in time", what })
-        }
-    };
-    if let Err(violation) = verdict {
-        shared.borrow_mut().broken.get_or_insert(violation);
-    }
-    Ok(())
 }
