@@ -1,9 +1,17 @@
 //! The seams: everything a node does to the outside goes through these traits. The release binary passes the real
 //! parts, the simulator its own, and the code between is the same.
+//!
+//! What may block has no seam of its own: it lies behind the seam of what it waits for. Files are written by threads
+//! behind [`Disk`]; the databases' calls that wait for a disk (opening, wiping, persisting) are handed to tokio's blocking threads
+//! inside the real [`RecordStores`] and [`ChunkIndexes`]. So no code between the seams starts a thread or hands work to
+//! one, and in the simulator everything runs where it is called.
 
+use std::fmt::Debug;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use weft_core::time::Timestamp;
@@ -25,6 +33,8 @@ pub struct Parts {
     pub dial: Arc<dyn Dial>,
     /// Incoming connections.
     pub listen: Arc<dyn Listen>,
+    /// Datagrams.
+    pub datagrams: Arc<dyn Datagrams>,
     /// Where meta groups keep their records.
     pub records: Arc<dyn RecordStores>,
     /// Where the chunk server keeps its index.
@@ -41,6 +51,29 @@ pub trait Clock: Send + Sync + 'static {
 pub trait Dice: Send + Sync + 'static {
     /// 64 random bits.
     fn roll(&self) -> u64;
+}
+
+/// Opens sockets for datagrams.
+#[async_trait::async_trait]
+pub trait Datagrams: Send + Sync + 'static {
+    /// Opens a socket at `addr`, `host:port`; port 0 takes any.
+    async fn bind(&self, addr: &str) -> io::Result<Arc<dyn DatagramSocket>>;
+}
+
+/// A socket for datagrams, in the shape in which QUIC takes sockets: it never blocks, and says when to try again.
+///
+/// A datagram that was sent may be lost, doubled, or overtaken by later ones. It arrives whole or not at all; who it is
+/// from may be a lie.
+pub trait DatagramSocket: Send + Sync + Debug + 'static {
+    /// Where it is bound, with the real port.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// Hands a datagram to the network. `WouldBlock`: wait for [`DatagramSocket::poll_send_ready`] and try again.
+    fn try_send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()>;
+    /// Ready when sending is worth another try; it may still be refused then. Wakes the last task that asked.
+    fn poll_send_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// The next datagram's length and sender; what of it does not fit into `buf` is lost. Wakes the last task that
+    /// asked.
+    fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>>;
 }
 
 /// Called once when a durable write is on media or has failed; may run on any thread and must not block.

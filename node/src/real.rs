@@ -1,17 +1,22 @@
 //! The real parts of a node: this machine's clock, randomness, disk and network.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rand::TryRngCore;
 use rand::rngs::OsRng;
+use tokio::io::ReadBuf;
+use tokio::net::UdpSocket;
 use weft_core::time::Timestamp;
 use weft_proto::link::Tcp;
 
 use crate::chunk::index::SledIndexes;
 use crate::disk::RealDisk;
 use crate::identity::{FolderError, FolderLock};
-use crate::parts::{Clock, Dice, Parts};
+use crate::parts::{Clock, DatagramSocket, Datagrams, Dice, Parts};
 use crate::records::RecordStores;
 use crate::records::fjall::FjallRecords;
 use crate::records::memory::MemoryRecords;
@@ -43,6 +48,7 @@ pub fn open(settings: &Settings) -> Result<(Parts, FolderLock), FolderError> {
         disk: Arc::new(disk),
         dial: Arc::new(Tcp),
         listen: Arc::new(Tcp),
+        datagrams: Arc::new(Udp),
         records,
         indexes,
     };
@@ -73,5 +79,60 @@ impl Dice for OsDice {
     fn roll(&self) -> u64 {
         // Without randomness ids may collide and marks may be forged: there is no way to go on.
         OsRng.try_next_u64().expect("the operating system gives random bytes")
+    }
+}
+
+/// UDP of this machine.
+pub struct Udp;
+
+#[derive(Debug)]
+struct UdpDatagrams(UdpSocket);
+
+#[async_trait::async_trait]
+impl Datagrams for Udp {
+    async fn bind(&self, addr: &str) -> io::Result<Arc<dyn DatagramSocket>> {
+        Ok(Arc::new(UdpDatagrams(UdpSocket::bind(addr).await?)))
+    }
+}
+
+impl DatagramSocket for UdpDatagrams {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn try_send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        // The kernel takes a datagram whole or not at all.
+        self.0.try_send_to(datagram, to).map(drop)
+    }
+
+    fn poll_send_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_send_ready(cx)
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        let mut buf = ReadBuf::new(buf);
+        self.0.poll_recv_from(cx, &mut buf).map_ok(|from| (buf.filled().len(), from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn datagrams_arrive_whole_with_their_sender_and_are_cut_to_the_buffer() {
+        let a = Udp.bind("127.0.0.1:0").await.unwrap();
+        let b = Udp.bind("127.0.0.1:0").await.unwrap();
+        let (from, to) = (a.local_addr().unwrap(), b.local_addr().unwrap());
+        for (datagram, room, expected) in [(&b"whole"[..], 16, &b"whole"[..]), (b"", 16, b""), (b"too long", 3, b"too")]
+        {
+            poll_fn(|cx| a.poll_send_ready(cx)).await.unwrap();
+            a.try_send(to, datagram).unwrap();
+            let mut buf = vec![0; room];
+            let (len, sender) = poll_fn(|cx| b.poll_recv(cx, &mut buf)).await.unwrap();
+            assert_eq!((&buf[..len], sender), (expected, from));
+        }
     }
 }

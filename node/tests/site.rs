@@ -11,7 +11,7 @@ use weft_node::chunk::index::MemoryIndexes;
 use weft_node::disk::MemDisk;
 use weft_node::node::{Node, StartError};
 use weft_node::parts::Parts;
-use weft_node::real::{OsDice, RealClock};
+use weft_node::real::{OsDice, RealClock, Udp};
 use weft_node::records::memory::MemoryRecords;
 use weft_node::settings::Settings;
 use weft_node::site::setup;
@@ -52,6 +52,7 @@ impl Machine {
             disk: Arc::new(MemDisk::new()),
             dial: Arc::new(Tcp),
             listen: Arc::new(Tcp),
+            datagrams: Arc::new(Udp),
             records: Arc::new(MemoryRecords::default()),
             indexes: Arc::new(MemoryIndexes),
         };

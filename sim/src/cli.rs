@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use weft_sim::run::{self, Plan};
 use weft_sim::small;
 
-/// Simulates whole Weft sites: three real nodes and their clients in one thread, under one seed, with crashes,
-/// lost and torn writes, partitions and slow links; then checks what the fabric promises.
+/// Simulates whole Weft sites: real nodes and their clients in one thread, under one seed, with crashes, lost folders,
+/// sick disks, cut and slow links, jumping clocks; then checks what the fabric promises.
 #[derive(Parser)]
 #[command(
     name = "weft-sim",
@@ -24,7 +24,7 @@ struct Cli {
 #[derive(clap::Args, Clone)]
 struct Shape {
     /// Simulated seconds with work and faults; checks come after.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Clients at work.
     #[arg(long, default_value_t = 3)]
@@ -47,9 +47,15 @@ enum Action {
         /// The first.
         #[arg(long, default_value_t = 1)]
         from: u64,
-        /// Stop after so many minutes.
+        /// Start no more after so many minutes.
         #[arg(long)]
         minutes: Option<u64>,
+        /// Seeds at a time; default: as many as there are processors.
+        #[arg(long)]
+        jobs: Option<usize>,
+        /// Run the seeds of sim/seeds.txt instead: those that found something once.
+        #[arg(long, conflicts_with_all = ["seeds", "from"])]
+        known: bool,
         #[command(flatten)]
         shape: Shape,
     },
@@ -96,7 +102,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
-        Action::Run { seeds, from, minutes, shape } => run_many(from, seeds, minutes, &shape),
+        Action::Run { seeds, from, minutes, jobs, known, shape } => {
+            let seeds = if known { known_seeds() } else { (from..from.saturating_add(seeds)).collect() };
+            run_many(&seeds, minutes, jobs, &shape)
+        }
         Action::Replay { seed, trace, shape } => replay(seed, trace, &shape),
         Action::Small(many) => small::run(&many),
         Action::Twice { seed, shape } => twice(seed, &shape),
@@ -157,45 +166,71 @@ fn read_all(from: Option<&mut impl std::io::Read>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn run_many(from: u64, seeds: u64, minutes: Option<u64>, shape: &Shape) -> ExitCode {
+/// Seeds that found something once.
+fn known_seeds() -> Vec<u64> {
+    let lines = include_str!("../seeds.txt").lines();
+    let seeds = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    seeds.collect()
+}
+
+/// Time between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// What became of the seeds so far.
+#[derive(Default)]
+struct Tally {
+    done: u64,
+    failed: Vec<u64>,
+    faults: run::Faults,
+    told: Duration,
+}
+
+fn run_many(seeds: &[u64], minutes: Option<u64>, jobs: Option<usize>, shape: &Shape) -> ExitCode {
     let started = std::time::Instant::now();
-    let next = std::sync::atomic::AtomicU64::new(from);
-    let results = std::sync::Mutex::new((0u64, Vec::<u64>::new(), run::Faults::default()));
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let tally = std::sync::Mutex::new(Tally::default());
+    let workers = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let lock = || tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..workers.max(1) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let late = minutes.is_some_and(|m| started.elapsed() >= Duration::from_secs(60 * m));
-                    if seed >= from + seeds || late {
-                        return;
-                    }
+                    let next = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(&seed) = seeds.get(next).filter(|_| !late) else { return };
                     let finished = child(seed, shape).and_then(finish).unwrap_or_else(|error| Finished {
                         ok: false,
                         line: format!("seed {seed}: could not be run: {error}"),
                         errors: String::new(),
                     });
-                    let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    results.0 += 1;
-                    results.2.add_line(&finished.line);
-                    println!("{}", finished.line);
+                    let mut tally = lock();
+                    tally.done += 1;
+                    tally.faults.add_line(&finished.line);
                     if !finished.ok {
-                        results.1.push(seed);
+                        tally.failed.push(seed);
+                        println!("seed {seed} FAILED: {}", finished.line);
                         eprintln!("{}", finished.errors);
-                        eprintln!("replay with: weft-sim replay {seed} {}", shape.args().join(" "));
+                        println!("replay with: weft-sim replay {seed} {}", shape.args().join(" "));
+                    }
+                    if started.elapsed() >= tally.told + PROGRESS {
+                        tally.told = started.elapsed();
+                        let (done, failed) = (tally.done, tally.failed.len());
+                        let of = seeds.len();
+                        println!("{done} of {of} seeds in {} s, {failed} failed", tally.told.as_secs());
                     }
                 }
             });
         }
     });
-    let (done, failed, faults) = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Tally { done, mut failed, faults, .. } = tally.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let took = started.elapsed().as_secs_f64();
-    println!("{done} seeds in {took:.0} s; faults that fired: {faults}");
+    let speed = done as f64 * 60.0 / took / workers.max(1) as f64;
+    println!("{done} seeds in {took:.0} s, {speed:.0} per minute and process; faults that fired: {faults}");
     if failed.is_empty() && done > 0 {
         println!("all lawful");
         ExitCode::SUCCESS
     } else {
+        failed.sort_unstable();
         println!("{} FAILED: {failed:?}", failed.len());
         ExitCode::FAILURE
     }

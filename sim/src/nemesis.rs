@@ -1,22 +1,92 @@
-//! What breaks, and when: decided by the seed alone.
+//! What breaks, and when: decided by the seed alone. Each seed draws the kinds of faults it has, so that some runs are
+//! full of one kind and some have them all.
 
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 use turmoil::Sim;
+use weft_core::ids::{GroupId, Incarnation, NodeId};
+use weft_core::site::{MemberState, Node, NodeStatus, SiteMap};
 
+use crate::disk::Habits;
+use crate::index::Damage;
 use crate::run::Faults;
-use crate::state::NodeState;
-use crate::world::{NODES, host};
+use crate::site::{FIRST, GROUPS, Site, host};
+use crate::state::{NodeState, Order};
+use crate::world;
+
+/// Folder of the chunks on a node's disk: bits flip nowhere else, since a damaged log or store of records is an error
+/// that an operator must mend.
+const CHUNKS: &str = "chunks";
+
+/// A kind of fault, which a seed has or has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Partition,
+    OneWay,
+    Isolate,
+    CutClient,
+    SlowLink,
+    Reset,
+    Crash,
+    Suspend,
+    SlowDisk,
+    FailingDisk,
+    FullDisk,
+    Rot,
+    Wipe,
+    HandOver,
+    Clock,
+}
+
+const KINDS: [Kind; 15] = [
+    Kind::Partition,
+    Kind::OneWay,
+    Kind::Isolate,
+    Kind::CutClient,
+    Kind::SlowLink,
+    Kind::Reset,
+    Kind::Crash,
+    Kind::Suspend,
+    Kind::SlowDisk,
+    Kind::FailingDisk,
+    Kind::FullDisk,
+    Kind::Rot,
+    Kind::Wipe,
+    Kind::HandOver,
+    Kind::Clock,
+];
+
+/// What is wrong with a node now, and until when.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ails {
+    down: Option<Duration>,
+    suspended: Option<Duration>,
+    disk: Option<Duration>,
+    /// Its disk failed since it was started: it may take no more chunks until it is started again.
+    tainted: bool,
+    /// When it crashes while it may still be starting.
+    again: Option<Duration>,
+}
 
 /// Breaks things until its time is over, then mends everything.
 pub struct Nemesis {
     rng: SmallRng,
+    faults_wanted: bool,
+    site: Rc<Site>,
     nodes: Vec<NodeState>,
     clients: Vec<String>,
-    /// When each node that is down comes back.
-    down: Vec<Option<Duration>>,
+    kinds: Vec<Kind>,
+    /// The one node whose disk rots, so that no chunk is damaged on all its servers.
+    rotten: usize,
+    ails: Vec<Ails>,
+    /// Who lost its folder last, and which life of it is gone.
+    wiped: Option<(usize, Incarnation)>,
+    late: Option<Duration>,
     next: Duration,
     until: Duration,
     mended: bool,
@@ -24,105 +94,401 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// Begins after a quiet start and mends at `until`.
-    pub fn new(rng: SmallRng, nodes: Vec<NodeState>, clients: Vec<String>, until: Duration) -> Nemesis {
-        let next = Duration::from_secs(4);
-        let down = vec![None; nodes.len()];
-        Nemesis { rng, nodes, clients, down, next, until, mended: false, faults: Faults::default() }
+    /// Begins at once or after a quiet start, and mends at `until`. If no faults are wanted, it only starts who joins
+    /// late.
+    pub fn new(
+        mut rng: SmallRng,
+        faults_wanted: bool,
+        site: Rc<Site>,
+        nodes: Vec<NodeState>,
+        clients: Vec<String>,
+        until: Duration,
+    ) -> Nemesis {
+        let most = rng.random_bool(0.3);
+        let mut kinds: Vec<Kind> =
+            KINDS.into_iter().filter(|_| rng.random_bool(if most { 0.9 } else { 0.4 })).collect();
+        // What rots must be whole on another server, and a lost folder takes one away.
+        if kinds.contains(&Kind::Rot) && kinds.contains(&Kind::Wipe) {
+            let one = if rng.random_bool(0.5) { Kind::Rot } else { Kind::Wipe };
+            kinds.retain(|kind| *kind != one);
+        }
+        if kinds.is_empty() {
+            kinds.push(Kind::Crash);
+        }
+        let next = Duration::from_millis(if rng.random_bool(0.3) { 50 } else { 4000 });
+        let rotten = rng.random_range(site.nodes() - site.chunk..site.nodes());
+        tracing::info!(?kinds, rotten, "nemesis: faults of this seed");
+        Nemesis {
+            rng,
+            faults_wanted,
+            late: site.late,
+            ails: vec![Ails::default(); nodes.len()],
+            site,
+            nodes,
+            clients,
+            kinds,
+            rotten,
+            wiped: None,
+            next,
+            until,
+            mended: false,
+            faults: Faults::default(),
+        }
     }
 
-    /// Adds what it did.
+    /// Called before the first step: skews the clocks, keeps out who joins late.
+    pub fn before(&mut self, sim: &mut Sim<'_>) {
+        if self.late.is_some() {
+            sim.crash(host(self.nodes.len() - 1));
+        }
+        if self.faults_wanted && self.kinds.contains(&Kind::Clock) {
+            for node in &self.nodes {
+                node.clock.set_ahead(self.rng.random_range(-3_000_000_000..3_000_000_000));
+            }
+        }
+    }
+
+    /// Adds what it did, and what that did to the nodes.
     pub fn count(&self, faults: &mut Faults) {
-        faults.crashes += self.faults.crashes;
-        faults.partitions += self.faults.partitions;
-        faults.slow_links += self.faults.slow_links;
+        faults.add(&self.faults);
+        for node in &self.nodes {
+            let hurt = node.disk.hurt();
+            faults.hurt_writes += hurt.writes;
+            faults.disk_errors += hurt.failed;
+            faults.no_room += hurt.full;
+            faults.stalls += hurt.stalled;
+            faults.flipped_bits += hurt.flipped;
+            faults.handed_over += node.handed_over.load(Ordering::Relaxed);
+            faults.restarts += node.restarts.load(Ordering::Relaxed);
+        }
     }
 
     /// Called before each step of the simulation.
     pub fn turn(&mut self, sim: &mut Sim<'_>) {
-        let now = sim.elapsed();
         if self.mended {
             return;
         }
+        let now = sim.elapsed();
         let over = now >= self.until;
-        for node in 0..NODES {
-            if self.down[node].is_some_and(|back| over || now >= back) {
-                tracing::info!(node, "nemesis: boot");
-                sim.bounce(host(node));
-                self.down[node] = None;
+        let due = |at: Option<Duration>| at.is_some_and(|at| over || now >= at);
+        if due(self.late) {
+            let node = self.nodes.len() - 1;
+            tracing::info!(node, "nemesis: a node joins late");
+            self.faults.late_joins += 1;
+            self.late = None;
+            sim.bounce(host(node));
+        }
+        for node in 0..self.nodes.len() {
+            if due(self.ails[node].suspended) {
+                self.resume(sim, node);
+            }
+            if due(self.ails[node].disk) {
+                self.heal_disk(now, node);
+            }
+            if due(self.ails[node].down) {
+                self.boot(sim, node, now);
+            }
+            if due(self.ails[node].again) {
+                self.ails[node].again = None;
+                if !over && self.ails[node].down.is_none() {
+                    self.faults.start_crashes += 1;
+                    self.crash_now(sim, node);
+                    self.ails[node].down = Some(now + Duration::from_millis(self.rng.random_range(20..2000)));
+                }
             }
         }
         if over {
-            self.mend(sim);
+            self.mend_links(sim);
+            for node in 0..self.nodes.len() {
+                if self.ails[node].tainted {
+                    self.crash_now(sim, node);
+                    self.boot(sim, node, now);
+                }
+            }
             self.mended = true;
-        } else if now >= self.next {
-            self.next = now + Duration::from_millis(self.rng.random_range(100..1500));
+        } else if self.faults_wanted && now >= self.next {
+            self.next = now + Duration::from_millis(self.rng.random_range(50..1500));
             self.act(sim, now);
         }
     }
 
+    fn is_here(&self, node: usize) -> bool {
+        self.late.is_none() || node + 1 < self.nodes.len()
+    }
+
     fn act(&mut self, sim: &mut Sim<'_>, now: Duration) {
-        let a = self.rng.random_range(0..NODES);
-        let b = (a + self.rng.random_range(1..NODES)) % NODES;
-        match self.rng.random_range(0..12) {
-            0 | 1 => {
+        let count = self.nodes.len();
+        let a = self.rng.random_range(0..count);
+        let b = (a + self.rng.random_range(1..count)) % count;
+        if self.rng.random_bool(0.3) {
+            return self.mend_links(sim);
+        }
+        if !self.is_here(a) || !self.is_here(b) {
+            return;
+        }
+        let kind = self.kinds[self.rng.random_range(0..self.kinds.len())];
+        match kind {
+            Kind::Partition | Kind::OneWay | Kind::Isolate | Kind::CutClient | Kind::SlowLink | Kind::Reset => {
+                self.act_on_links(sim, kind, a, b);
+            }
+            Kind::Crash => self.crash(sim, now, a),
+            Kind::Suspend => self.suspend(sim, now, a),
+            Kind::SlowDisk | Kind::FailingDisk | Kind::FullDisk => self.act_on_disk(now, kind, a),
+            Kind::Rot => {
+                if self.ails[self.rotten].down.is_none() && self.nodes[self.rotten].disk.rot(Path::new(CHUNKS)) {
+                    tracing::info!(node = self.rotten, "nemesis: a bit flips");
+                }
+            }
+            Kind::Wipe => self.wipe(sim, now, a),
+            Kind::HandOver => {
+                let group = GroupId(self.rng.random_range(0..=GROUPS));
+                let order = Order::HandOver { group, to: NodeId(self.rng.random_range(1..=FIRST as u32)) };
+                tracing::info!(?order, "nemesis: hand over");
+                self.nodes.iter().filter(|node| node.group(group).is_some_and(|group| group.leading)).for_each(
+                    |node| {
+                        node.order(order);
+                    },
+                );
+            }
+            Kind::Clock => {
+                let (nodes, far) = (&self.nodes, self.rng.random_bool(0.2));
+                let most: i64 = if far { 600_000_000_000 } else { 3_000_000_000 };
+                let ahead = self.rng.random_range(-most..most);
+                tracing::info!(node = a, ahead, "nemesis: a clock jumps");
+                self.faults.clock_jumps += 1;
+                nodes[a].clock.set_ahead(ahead);
+            }
+        }
+    }
+
+    fn act_on_links(&mut self, sim: &mut Sim<'_>, kind: Kind, a: usize, b: usize) {
+        let others: Vec<String> = (0..self.nodes.len()).filter(|other| *other != a).map(host).collect();
+        let client = self.clients.get(self.rng.random_range(0..self.clients.len().max(1))).cloned();
+        match kind {
+            Kind::Reset => {
+                let peers: Vec<String> = others.into_iter().chain(self.clients.iter().cloned()).collect();
+                let peer = &peers[self.rng.random_range(0..peers.len())];
+                let ends = world::net().reset(sim.lookup(host(a)), sim.lookup(peer.as_str()));
+                tracing::info!(a, peer, ends, "nemesis: connections are reset");
+                self.faults.resets += ends;
+            }
+            // The links of a suspended node hold everything: no other state of theirs would outlast that.
+            _ if self.ails[a].suspended.is_some() || self.ails[b].suspended.is_some() => {}
+            Kind::Partition => {
                 tracing::info!(a, b, "nemesis: partition");
                 self.faults.partitions += 1;
                 sim.partition(host(a), host(b));
             }
-            2 => {
+            Kind::OneWay => {
                 tracing::info!(a, b, "nemesis: one-way partition");
-                self.faults.partitions += 1;
+                self.faults.one_way += 1;
                 sim.partition_oneway(host(a), host(b));
             }
-            3 => {
+            Kind::Isolate if self.ails.iter().all(|ails| ails.suspended.is_none()) => {
                 tracing::info!(a, "nemesis: isolate");
-                self.faults.partitions += 1;
-                for other in (0..NODES).filter(|other| *other != a) {
-                    sim.partition(host(a), host(other));
+                self.faults.isolations += 1;
+                for other in others {
+                    sim.partition(host(a), other);
                 }
             }
-            4 => {
-                let client = self.rng.random_range(0..self.clients.len());
+            Kind::CutClient => {
+                let Some(client) = client else { return };
                 tracing::info!(a, client, "nemesis: cut a client off a node");
                 self.faults.partitions += 1;
-                sim.partition(host(a), self.clients[client].as_str());
+                sim.partition(host(a), client.as_str());
             }
-            5 => {
-                let slow = Duration::from_millis(self.rng.random_range(10..200));
+            Kind::SlowLink => {
+                let slow = Duration::from_millis(self.rng.random_range(10..200)).max(self.site.latency.1);
                 tracing::info!(a, b, ?slow, "nemesis: slow link");
                 self.faults.slow_links += 1;
                 sim.set_link_max_message_latency(host(a), host(b), slow);
             }
-            6..9 => self.mend(sim),
-            _ => self.crash(sim, now, a),
+            _ => {}
         }
     }
 
-    /// Mostly one node at a time; now and then all of them, one after the other.
+    /// Mostly one node at a time; now and then several, each for itself.
     fn crash(&mut self, sim: &mut Sim<'_>, now: Duration, node: usize) {
-        let others_down = self.down.iter().flatten().count();
-        if self.down[node].is_some() || (others_down > 0 && !self.rng.random_bool(0.3)) {
+        let others_down = self.ails.iter().filter(|ails| ails.down.is_some()).count();
+        if self.ails[node].down.is_some() || (others_down > 0 && !self.rng.random_bool(0.3)) {
             return;
         }
         let back = now + Duration::from_millis(self.rng.random_range(20..5000));
-        tracing::info!(node, ?back, "nemesis: crash");
-        self.faults.crashes += 1;
-        sim.crash(host(node));
-        self.nodes[node].crash(&mut self.rng);
-        self.down[node] = Some(back);
+        self.crash_now(sim, node);
+        self.ails[node].down = Some(back);
     }
 
-    fn mend(&mut self, sim: &mut Sim<'_>) {
+    fn crash_now(&mut self, sim: &mut Sim<'_>, node: usize) {
+        if self.ails[node].suspended.is_some() {
+            self.resume(sim, node);
+        }
+        tracing::info!(node, "nemesis: crash");
+        self.faults.crashes += 1;
+        sim.crash(host(node));
+        match self.nodes[node].crash(&mut self.rng) {
+            Damage::None => {}
+            Damage::Stale => self.faults.stale_indexes += 1,
+            Damage::Holed | Damage::Empty => self.faults.lost_indexes += 1,
+        }
+    }
+
+    /// Starts a node; now and then it crashes again while it does.
+    fn boot(&mut self, sim: &mut Sim<'_>, node: usize, now: Duration) {
+        tracing::info!(node, "nemesis: boot");
+        sim.bounce(host(node));
+        self.ails[node].down = None;
+        let habits = self.nodes[node].disk.habits();
+        self.ails[node].tainted = habits.fails || habits.full;
+        if self.rng.random_bool(0.2) {
+            self.ails[node].again = Some(now + Duration::from_millis(self.rng.random_range(5..400)));
+        }
+    }
+
+    /// The node's process goes on, but nothing it sends leaves, nothing sent to it arrives, and its disk stands still:
+    /// what others see of a machine that is stopped.
+    fn suspend(&mut self, sim: &mut Sim<'_>, now: Duration, node: usize) {
+        if self.ails.iter().any(|ails| ails.suspended.is_some()) || self.ails[node].down.is_some() {
+            return;
+        }
+        let back = now + Duration::from_millis(self.rng.random_range(100..8000));
+        tracing::info!(node, ?back, "nemesis: suspend");
+        self.faults.suspensions += 1;
+        self.ails[node].suspended = Some(back);
+        self.peers(node).iter().for_each(|peer| sim.hold(host(node), peer.as_str()));
+        let disk = &self.nodes[node].disk;
+        disk.behave(Habits { still: true, ..disk.habits() });
+    }
+
+    fn resume(&mut self, sim: &mut Sim<'_>, node: usize) {
+        tracing::info!(node, "nemesis: resume");
+        self.ails[node].suspended = None;
+        self.peers(node).iter().for_each(|peer| sim.release(host(node), peer.as_str()));
+        let disk = &self.nodes[node].disk;
+        disk.behave(Habits { still: false, ..disk.habits() });
+    }
+
+    fn peers(&self, node: usize) -> Vec<String> {
+        let nodes = (0..self.nodes.len()).filter(|other| *other != node).map(host);
+        nodes.chain(self.clients.iter().cloned()).collect()
+    }
+
+    /// One sick disk at a time, or none of the promises holds.
+    fn act_on_disk(&mut self, now: Duration, kind: Kind, node: usize) {
+        if self.ails.iter().any(|ails| ails.disk.is_some()) || self.ails[node].suspended.is_some() {
+            return;
+        }
+        let disk = &self.nodes[node].disk;
+        let habits = disk.habits();
+        let (habits, longest) = match kind {
+            Kind::FailingDisk => (Habits { fails: true, ..habits }, 3000),
+            Kind::FullDisk => (Habits { full: true, ..habits }, 8000),
+            _ => {
+                let slow = Duration::from_millis(self.rng.random_range(3..60));
+                let stall_max = Duration::from_millis(self.rng.random_range(50..1500));
+                (Habits { flush_max: slow, stalls: self.rng.random_range(1..100), stall_max, ..habits }, 10_000)
+            }
+        };
+        tracing::info!(node, ?kind, "nemesis: a disk falls sick");
+        self.faults.sick_disks += 1;
+        self.ails[node].tainted |= kind != Kind::SlowDisk;
+        self.ails[node].disk = Some(now + Duration::from_millis(self.rng.random_range(50..longest)));
+        disk.behave(habits);
+    }
+
+    fn heal_disk(&mut self, now: Duration, node: usize) {
+        tracing::info!(node, "nemesis: a disk is well again");
+        self.ails[node].disk = None;
+        let disk = &self.nodes[node].disk;
+        let Habits { still, lies, .. } = disk.habits();
+        disk.behave(Habits { still, lies, ..Habits::default() });
+        // Whoever looks after the machine may see that the node needs a new start; at the end, all do.
+        if self.ails[node].tainted && self.rng.random_bool(0.5) {
+            self.ails[node].again = Some(now + Duration::from_millis(self.rng.random_range(100..3000)));
+        }
+    }
+
+    /// A node loses its folder: only when everything is whole, so that all it held is held elsewhere.
+    fn wipe(&mut self, sim: &mut Sim<'_>, now: Duration, node: usize) {
+        let all_well = self.ails.iter().all(|ails| ails.down.is_none() && ails.suspended.is_none() && !ails.tainted);
+        if !all_well || self.late.is_some() {
+            return;
+        }
+        if let Some(why) = self.not_whole() {
+            tracing::debug!(why, "nemesis: no folder is lost now");
+            return;
+        }
+        let map = self.map();
+        let Some(known) = map.nodes.iter().find(|known| is_at(known, node)) else { return };
+        self.wiped = Some((node, known.incarnation));
+        let back = now + Duration::from_millis(self.rng.random_range(20..5000));
+        tracing::info!(node, ?back, "nemesis: a folder is lost");
+        self.faults.wipes += 1;
+        sim.crash(host(node));
+        self.nodes[node].wipe();
+        self.ails[node].down = Some(back);
+    }
+
+    /// The site as whoever is ahead has it.
+    fn map(&self) -> SiteMap {
+        self.nodes.iter().map(NodeState::map).max_by_key(|map| map.version).unwrap_or_default()
+    }
+
+    /// Why a folder must not be lost now; `None` if all that any node holds is held by the others too.
+    fn not_whole(&self) -> Option<String> {
+        let map = self.map();
+        if let Some((node, incarnation)) = self.wiped
+            && map.nodes.iter().any(|known| is_at(known, node) && known.incarnation == incarnation)
+        {
+            return Some(format!("node {node} has not come back from its last loss"));
+        }
+        if map.nodes.len() != self.nodes.len() {
+            return Some(format!("{} nodes have joined", map.nodes.len()));
+        }
+        if let Some(node) = map.nodes.iter().find(|node| node.status != NodeStatus::Up) {
+            return Some(format!("node {} is {:?}", node.id, node.status));
+        }
+        let here = |replica| map.nodes.iter().any(|node| node.replica() == replica);
+        for pg in &map.pgs {
+            let bad = pg.members.iter().find(|m| m.state != MemberState::Serving || !here(m.replica));
+            if let Some(member) = bad {
+                return Some(format!("placement group {}: {member:?}", pg.id));
+            }
+        }
+        map.groups.iter().find_map(|group| self.group_is_not_whole(&map, group.id))
+    }
+
+    fn group_is_not_whole(&self, map: &SiteMap, group: GroupId) -> Option<String> {
+        let statuses: Vec<_> = self.nodes.iter().filter_map(|node| node.group(group)).collect();
+        let Some(leader) = statuses.iter().filter(|status| status.leading).max_by_key(|status| status.term) else {
+            return Some(format!("group {group} has no leader"));
+        };
+        let wanted = map.groups.iter().find(|record| record.id == group).map(|record| record.replicas.clone());
+        let mut wanted = wanted.unwrap_or_default();
+        wanted.sort_unstable();
+        let (mut voters, learners) = (leader.voters.clone(), &leader.learners);
+        voters.sort_unstable();
+        if wanted.len() < FIRST || voters != wanted || !learners.is_empty() {
+            return Some(format!("group {group} should have {wanted:?}, has {voters:?} and learners {learners:?}"));
+        }
+        let there = statuses.iter().filter(|status| status.applied >= leader.committed && !status.rebuilding).count();
+        (there < wanted.len()).then(|| format!("group {group}: {there} replicas have all entries"))
+    }
+
+    fn mend_links(&mut self, sim: &mut Sim<'_>) {
         tracing::info!("nemesis: mend all links");
-        for a in 0..NODES {
-            for b in 0..a {
+        for a in (0..self.nodes.len()).filter(|node| self.ails[*node].suspended.is_none()) {
+            for b in (0..a).filter(|node| self.ails[*node].suspended.is_none()) {
                 sim.repair(host(a), host(b));
-                sim.set_link_max_message_latency(host(a), host(b), Duration::from_millis(4));
+                sim.set_link_max_message_latency(host(a), host(b), self.site.latency.1);
             }
             for client in &self.clients {
                 sim.repair(host(a), client.as_str());
             }
         }
     }
+}
+
+/// Whether a node of the site map is the harness's node of that number.
+fn is_at(known: &Node, node: usize) -> bool {
+    known.addr.strip_prefix(&host(node)).is_some_and(|rest| rest.starts_with(':'))
 }

@@ -23,38 +23,87 @@ pub struct Plan {
     pub lying_disks: bool,
 }
 
-/// Faults that really fired, and work that was really done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// Nodes killed with loss of unflushed writes.
-    pub crashes: u64,
-    /// Unflushed writes lost or torn by them.
-    pub hurt_writes: u64,
-    /// Links cut, one way or both.
-    pub partitions: u64,
-    /// Links made slow.
-    pub slow_links: u64,
-    /// Changes acknowledged to clients.
-    pub acknowledged: u64,
-    /// Changes whose outcome stayed unknown.
-    pub unknown: u64,
-    /// Reads compared with what was acknowledged.
-    pub reads: u64,
+/// Counters that can be added up, written out and read back.
+macro_rules! counters {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $field:ident,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[doc = $doc])* pub $field: u64,)*
+        }
+
+        impl $name {
+            fn fields(&mut self) -> Vec<(&'static str, &mut u64)> {
+                vec![$((stringify!($field), &mut self.$field)),*]
+            }
+
+            /// Adds another count.
+            pub fn add(&mut self, other: &$name) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Faults that really fired, and work that was really done.
+    Faults {
+        /// Nodes killed with loss of unflushed writes.
+        crashes,
+        /// Of these, in the first moments after a start.
+        start_crashes,
+        /// Unflushed writes lost or torn by them.
+        hurt_writes,
+        /// Chunk indexes that fell back to an earlier batch.
+        stale_indexes,
+        /// Chunk indexes that came back with holes or empty.
+        lost_indexes,
+        /// Folders lost.
+        wipes,
+        /// Nodes that joined while others were at work.
+        late_joins,
+        /// Nodes that ended by themselves, or did not start, and were started again.
+        restarts,
+        /// Nodes stopped for a while and going on later.
+        suspensions,
+        /// Links cut both ways.
+        partitions,
+        /// Links cut one way.
+        one_way,
+        /// Nodes cut off all others.
+        isolations,
+        /// Links made slow.
+        slow_links,
+        /// Ends of connections torn down.
+        resets,
+        /// Disks made slow, full or failing for a while.
+        sick_disks,
+        /// Calls that failed with EIO.
+        disk_errors,
+        /// Calls that failed with ENOSPC.
+        no_room,
+        /// Reads and flushes that stalled.
+        stalls,
+        /// Bits flipped at rest.
+        flipped_bits,
+        /// Leads handed over.
+        handed_over,
+        /// Wall clocks that jumped.
+        clock_jumps,
+        /// Changes acknowledged to clients.
+        acknowledged,
+        /// Changes whose outcome stayed unknown.
+        unknown,
+        /// Reads compared with what was acknowledged.
+        reads,
+        /// Calls of clients that contended for the same names.
+        contended,
+        /// Histories for which the bound of effort was reached before a verdict.
+        undecided,
+    }
 }
 
 impl Faults {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 7] {
-        [
-            ("crashes", &mut self.crashes),
-            ("hurt_writes", &mut self.hurt_writes),
-            ("partitions", &mut self.partitions),
-            ("slow_links", &mut self.slow_links),
-            ("acknowledged", &mut self.acknowledged),
-            ("unknown", &mut self.unknown),
-            ("reads", &mut self.reads),
-        ]
-    }
-
     /// Adds what a report's line says.
     pub fn add_line(&mut self, line: &str) {
         for (name, value) in self.fields() {

@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use weft_client::{Client, ConnectOptions, Cred, Error, Found, Ino, Name, RenameMode, Volume};
 
 use crate::run::{Faults, Violation};
-use crate::world;
+use crate::{contend, world};
 
 /// What a name may hold: `None` no file, else the file's bytes. More than one while an outcome is unknown.
 pub type Possible = Vec<Option<Bytes>>;
@@ -24,6 +24,8 @@ pub type Possible = Vec<Option<Bytes>>;
 pub struct Memory {
     /// By name in the shared directory.
     pub names: BTreeMap<String, Possible>,
+    /// Calls of clients that contend for the same names.
+    pub history: contend::History,
     /// Counts.
     pub faults: Faults,
     /// The first broken law.
@@ -62,12 +64,12 @@ pub async fn connect() -> Result<(Client, Volume), Error> {
     }
 }
 
-/// The shared directory, made by whoever comes first.
+/// A shared directory, made by whoever comes first.
 ///
 /// # Errors
 /// The fabric did not answer in time.
-pub async fn directory(volume: &Volume) -> Result<Ino, Error> {
-    let (cred, name) = (Cred::root(), Name::parse(DIRECTORY)?);
+pub async fn directory(volume: &Volume, name: &'static [u8]) -> Result<Ino, Error> {
+    let (cred, name) = (Cred::root(), Name::parse(name)?);
     loop {
         match volume.lookup(&cred, Ino::ROOT, name.clone()).await {
             Ok(Found::Inode(attr)) => return Ok(attr.ino),
@@ -88,6 +90,7 @@ struct Worker {
     rng: SmallRng,
     volume: Volume,
     dir: Ino,
+    contended: Ino,
     cred: Cred,
     shared: Shared,
 }
@@ -98,14 +101,16 @@ struct Worker {
 /// The fabric could not be reached at all.
 pub async fn client(id: u64, seed: u64, until: Duration, shared: Shared) -> Outcome {
     let (client, volume) = connect().await?;
-    let dir = loop {
-        match directory(&volume).await {
-            Ok(dir) => break dir,
-            Err(error) => tracing::info!(%error, "shared directory"),
+    let dirs = loop {
+        let (ours, contended) = (directory(&volume, DIRECTORY).await, directory(&volume, contend::DIRECTORY).await);
+        match ours.and_then(|ours| Ok((ours, contended?))) {
+            Ok(dirs) => break dirs,
+            Err(error) => tracing::info!(%error, "shared directories"),
         }
     };
+    let (dir, contended) = dirs;
     let rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(id));
-    let mut worker = Worker { id, rng, volume, dir, cred: Cred::root(), shared };
+    let mut worker = Worker { id, rng, volume, dir, contended, cred: Cred::root(), shared };
     while world::now() < until && worker.shared.borrow().broken.is_none() {
         worker.step().await;
         let pause = worker.rng.random_range(1..40);
@@ -149,6 +154,9 @@ impl Worker {
     }
 
     async fn step(&mut self) {
+        if self.rng.random_bool(0.3) {
+            return contend::step(&mut self.rng, &self.volume, self.contended, &self.shared).await;
+        }
         let name = self.pick();
         let roll = self.rng.random_range(0..100);
         match roll {

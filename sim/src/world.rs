@@ -1,46 +1,38 @@
-//! One simulated site: three nodes and their clients, what breaks, and the judgement at the end.
+//! One simulated site: its nodes and their clients, what breaks, and the judgement at the end.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weft_client::ClientParts;
-use weft_core::time::Timestamp;
-use weft_node::chunk::index::MemoryIndexes;
 use weft_node::node::Node;
-use weft_node::parts::{Clock, Dice, Parts};
-use weft_node::settings::{RecordStoreKind, Settings};
+use weft_node::parts::{Dice, Parts};
 use weft_node::site::setup;
 
 use crate::disk::{Habits, SimDisk};
-use crate::laws;
+use crate::judge::{JUDGEMENT, RECOVERY, judge};
 use crate::nemesis::Nemesis;
-use crate::net::SimNet;
+use crate::net::{SimDatagrams, SimNet, Weather};
 use crate::run::{Faults, Plan, Violation};
+use crate::site::{self, Site};
+use crate::state::{Order, SimClock};
 use crate::workload::{self, Memory, Shared};
 use crate::{det, state::NodeState};
 
-/// Nodes of the site.
-pub const NODES: usize = 3;
-const PORT: u16 = 7400;
-/// Simulated time the fabric has to be whole again after the last fault.
-const RECOVERY: Duration = Duration::from_secs(60);
-/// Simulated time for the judges.
-const JUDGEMENT: Duration = Duration::from_secs(180);
+pub use crate::site::{addrs, host};
+
+/// How long after its end a node is started again by whoever looks after the machine.
+const RESTART: Duration = Duration::from_millis(500);
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// turmoil's name of a node, from 0.
-pub fn host(node: usize) -> String {
-    format!("n{}", node + 1)
-}
-
-/// Where the nodes answer.
-pub fn addrs() -> Vec<String> {
-    (0..NODES).map(|node| format!("{}:{PORT}", host(node))).collect()
+thread_local! {
+    /// The network of the simulation on this thread.
+    static NET: SimNet = SimNet::default();
 }
 
 /// Simulated time since the start.
@@ -51,21 +43,6 @@ pub fn now() -> Duration {
 /// CRC-32, for messages.
 pub fn sum(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
-}
-
-/// The wall clock of a simulated machine.
-pub struct SimClock;
-
-impl Clock for SimClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_nanos(det::EPOCH_S * 1_000_000_000 + now().as_nanos() as u64)
-    }
-}
-
-impl weft_client::parts::Clock for SimClock {
-    fn now(&self) -> Timestamp {
-        Clock::now(self)
-    }
 }
 
 /// Seeded dice: the thread's own, so that they differ from throw to throw and from start to start.
@@ -86,85 +63,115 @@ impl weft_client::parts::Dice for SimDice {
     }
 }
 
-/// Parts of a simulated client.
-pub fn client_parts() -> ClientParts {
-    ClientParts { dial: Arc::new(SimNet), clock: Arc::new(SimClock), dice: Arc::new(SimDice) }
+/// The network that everything simulated on this thread goes through.
+pub fn net() -> SimNet {
+    NET.with(SimNet::clone)
 }
 
-fn settings(node: usize) -> Settings {
-    Settings {
-        data: "data".into(),
-        listen: format!("0.0.0.0:{PORT}"),
-        advertise: format!("{}:{PORT}", host(node)),
-        http: String::new(),
-        record_store: RecordStoreKind::Memory,
-        peers: addrs(),
-        ..Settings::default()
+/// Parts of a simulated client.
+pub fn client_parts() -> ClientParts {
+    ClientParts { dial: Arc::new(net()), clock: Arc::new(SimClock::default()), dice: Arc::new(SimDice) }
+}
+
+/// What runs on a node's machine from boot to crash: the node, started again when it ends by itself, as after a failure
+/// of its disk.
+async fn machine(site: Rc<Site>, node: usize, state: NodeState, datagrams: SimDatagrams) -> Outcome {
+    let parts = Parts {
+        clock: Arc::new(state.clock.clone()),
+        dice: Arc::new(SimDice),
+        disk: Arc::new(state.disk.clone()),
+        dial: Arc::new(net()),
+        listen: Arc::new(net()),
+        datagrams: Arc::new(datagrams),
+        records: Arc::new(state.records.clone()),
+        indexes: Arc::new(state.indexes.clone()),
+    };
+    loop {
+        match life(&site, node, &state, &parts).await {
+            Ok(()) => tracing::error!(node, "the node stopped by itself"),
+            Err(error) => tracing::error!(node, %error, "the node did not start"),
+        }
+        state.restarts.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(RESTART).await;
     }
 }
 
-/// What runs on a node's machine from boot to crash.
-async fn machine(node: usize, state: NodeState) -> Outcome {
-    let settings = settings(node);
-    let parts = Parts {
-        clock: Arc::new(SimClock),
-        dice: Arc::new(SimDice),
-        disk: Arc::new(state.disk.clone()),
-        dial: Arc::new(SimNet),
-        listen: Arc::new(SimNet),
-        records: Arc::new(state.records.clone()),
-        indexes: Arc::new(MemoryIndexes),
-    };
-    while !setup::is_member(&settings, &parts).await? {
-        let joined = match node {
-            0 => setup::init(&settings, "sim", 2, NODES as u8, &parts).await.map(drop),
-            _ => setup::join(&settings, &addrs()[0], &parts).await.map(drop),
+/// One life of a node's process, which ends only if something failed.
+async fn life(site: &Site, node: usize, state: &NodeState, parts: &Parts) -> Outcome {
+    let settings = site.settings(node);
+    let mut turn = node;
+    while !setup::is_member(&settings, parts).await? {
+        let joined = if node == 0 && !state.joins.load(Ordering::Relaxed) {
+            setup::init(&settings, "sim", site::GROUPS, site.replication, parts).await.map(drop)
+        } else {
+            turn += 1;
+            let peers = addrs().into_iter().filter(|peer| *peer != settings.advertise).collect::<Vec<_>>();
+            setup::join(&settings, &peers[turn % peers.len()], parts).await.map(drop)
         };
         if let Err(error) = joined {
             tracing::info!(node, %error, "join");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
-    let running = Node::start(settings, parts).await?;
-    running.wait().await;
-    Err("the node stopped by itself".into())
+    let running = Node::start(settings, parts.clone()).await?;
+    let mut orders = state.listen(running.groups());
+    loop {
+        tokio::select! {
+            biased;
+            () = running.wait() => break,
+            Some(order) = orders.recv() => match order {
+                Order::HandOver { group, to } => {
+                    let led = running.groups().and_then(|groups| groups.group(group)).filter(|group| group.leading());
+                    if let Some(group) = led && group.transfer_lead(to).await.is_ok() {
+                        state.handed_over.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            },
+        }
+    }
+    running.shutdown().await;
+    Ok(())
 }
 
 /// Runs a plan: what fired, and the verdict.
 pub fn run(plan: &Plan) -> (Faults, Result<(), Violation>) {
     let mut rng = SmallRng::seed_from_u64(plan.seed);
+    let until = Duration::from_secs(plan.seconds);
+    let site = Rc::new(Site::draw(&mut rng, until));
+    tracing::info!(?site, "site");
     let mut sim = turmoil::Builder::new()
         .rng_seed(plan.seed)
         .tick_duration(Duration::from_millis(1))
-        .simulation_duration(Duration::from_secs(plan.seconds) + RECOVERY + JUDGEMENT)
-        .min_message_latency(Duration::from_micros(100))
-        .max_message_latency(Duration::from_millis(4))
+        .simulation_duration(until + RECOVERY + JUDGEMENT)
+        .min_message_latency(site.latency.0)
+        .max_message_latency(site.latency.1)
         .tcp_capacity(1 << 16)
+        .udp_capacity(1 << 12)
         .enable_random_order()
         .build();
-    let nodes: Vec<NodeState> = (0..NODES)
+    let datagrams = SimDatagrams::new(rng.random(), Weather::default());
+    let nodes: Vec<NodeState> = (0..site.nodes())
         .map(|_| {
             let habits = Habits { lies: plan.lying_disks, ..Habits::default() };
-            NodeState { disk: SimDisk::new(rng.random(), habits), ..NodeState::default() }
+            NodeState::new(SimDisk::new(rng.random(), habits))
         })
         .collect();
     for (node, state) in nodes.iter().enumerate() {
-        let state = state.clone();
-        sim.host(host(node), move || machine(node, state.clone()));
+        let (site, state, datagrams) = (site.clone(), state.clone(), datagrams.clone());
+        sim.host(host(node), move || machine(site.clone(), node, state.clone(), datagrams.clone()));
     }
     let shared: Shared = Rc::new(RefCell::new(Memory::default()));
-    let until = Duration::from_secs(plan.seconds);
     let clients: Vec<String> = (0..plan.clients).map(|id| format!("c{id}")).collect();
     for (id, name) in clients.iter().enumerate() {
         sim.client(name.as_str(), workload::client(id as u64, plan.seed, until, shared.clone()));
     }
     sim.client("judge", judge(until, plan.clients, shared.clone(), nodes.clone()));
-    let mut nemesis = Nemesis::new(SmallRng::seed_from_u64(rng.random()), nodes.clone(), clients, until);
+    let rng = SmallRng::seed_from_u64(rng.random());
+    let mut nemesis = Nemesis::new(rng, plan.faults, site.clone(), nodes.clone(), clients, until);
+    nemesis.before(&mut sim);
     loop {
         det::set_now(sim.elapsed().as_nanos() as u64);
-        if plan.faults {
-            nemesis.turn(&mut sim);
-        }
+        nemesis.turn(&mut sim);
         match sim.step() {
             Ok(true) => break,
             Ok(false) => {}
@@ -179,34 +186,5 @@ pub fn run(plan: &Plan) -> (Faults, Result<(), Violation>) {
     let memory = shared.borrow();
     let mut faults = memory.faults;
     nemesis.count(&mut faults);
-    faults.hurt_writes = nodes.iter().map(|node| node.disk.hurt()).sum();
     (faults, memory.broken.clone().map_or(Ok(()), Err))
-}
-
-/// After the faults: everything is served within [`RECOVERY`], is what it should be, and the replicas agree.
-async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<NodeState>) -> Outcome {
-    tokio::time::sleep(until).await;
-    let served = tokio::time::timeout(RECOVERY, async {
-        while shared.borrow().finished < clients {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        loop {
-            match laws::readable::check(&shared).await {
-                Ok(verdict) => return verdict,
-                Err(error) => tracing::info!(%error, "not served yet"),
-            }
-        }
-    });
-    let verdict = match served.await {
-        Ok(Ok(())) => laws::replicas::check(&nodes).await,
-        Ok(Err(violation)) => Err(violation),
-        Err(_) => {
-            let what = format!("not everything was served within {} s after the last fault", RECOVERY.as_secs());
-            Err(Violation { law: "all is served again in time", what })
-        }
-    };
-    if let Err(violation) = verdict {
-        shared.borrow_mut().broken.get_or_insert(violation);
-    }
-    Ok(())
 }

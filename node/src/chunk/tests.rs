@@ -25,6 +25,7 @@ use super::server::ChunkServer;
 use crate::disk::MemDisk;
 use crate::identity::Identity;
 use crate::parts::{Clock, Dice, Parts};
+use crate::real::Udp;
 use crate::records::{RecordStore, RecordStores};
 use crate::settings::ChunkSettings;
 use crate::site::map::MapCell;
@@ -97,6 +98,7 @@ impl Three {
                 disk: Arc::new(MemDisk::new()),
                 dial: tcp.clone(),
                 listen: tcp.clone(),
+                datagrams: Arc::new(Udp),
                 records: Arc::new(NoRecords),
                 indexes: Arc::new(MemoryIndexes),
             };

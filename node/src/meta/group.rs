@@ -253,6 +253,15 @@ impl Group {
         self.consensus.reconcile(&wanted, addr_of).await
     }
 
+    /// Asks the group's replica on another node to take over the lead. Asked of the leader; answered before the other
+    /// one leads, if it ever does.
+    ///
+    /// # Errors
+    /// `NotLeader`; that node does not vote in the group; the replica was stopped.
+    pub async fn transfer_lead(&self, to: NodeId) -> Result<(), Refusal> {
+        self.consensus.transfer_lead(to).await
+    }
+
     pub(crate) fn consensus(&self) -> &Consensus {
         &self.consensus
     }

@@ -45,6 +45,11 @@ impl MemoryRecords {
         Some(Arc::new(Versions::new(Memory(content))))
     }
 
+    /// Takes all stores away, as if their folder were lost. Those opened before must not be used any more.
+    pub fn clear(&self) {
+        self.stores.lock().clear();
+    }
+
     /// Takes away, per store, some of the batches written since the last persist, as `roll` says. Stores opened before
     /// must not be used any more.
     pub fn crash(&self, mut roll: u64) {

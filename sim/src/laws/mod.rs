@@ -1,4 +1,7 @@
 //! What must hold, one file each. A law looks at what clients were told and at what the fabric holds.
 
+pub mod counts;
+pub mod linearizable;
+pub mod namespace;
 pub mod readable;
 pub mod replicas;

@@ -16,7 +16,7 @@ const LAW: &str = "acknowledged data is readable and equal";
 /// The fabric did not answer in time.
 pub async fn check(shared: &Shared) -> Result<Result<(), Violation>, Error> {
     let (client, volume) = workload::connect().await?;
-    let dir = workload::directory(&volume).await?;
+    let dir = workload::directory(&volume, workload::DIRECTORY).await?;
     let cred = Cred::root();
     let expected = shared.borrow().names.clone();
     for (name, possible) in &expected {

@@ -8,6 +8,7 @@ use weft_core::ids::GroupId;
 use weft_node::records;
 
 use crate::run::Violation;
+use crate::site::host;
 use crate::state::NodeState;
 
 const LAW: &str = "replicas are byte-equal at the same applied id";
@@ -31,10 +32,18 @@ pub async fn check(nodes: &[NodeState]) -> Result<(), Violation> {
 
 /// What still differs.
 fn compare(nodes: &[NodeState]) -> Result<Option<String>, Violation> {
+    let map = nodes.iter().map(NodeState::map).max_by_key(|map| map.version).unwrap_or_default();
     for group in [GroupId::SYSTEM, GroupId(1), GroupId(2)] {
+        let members = map.groups.iter().find(|record| record.id == group).map(|record| &record.replicas[..]);
         let mut first: Option<(usize, Vec<(Bytes, Bytes)>)> = None;
-        for (node, state) in nodes.iter().enumerate() {
-            let Some(store) = state.records.group(group) else {
+        for replica in members.unwrap_or_default() {
+            let Some(at) = map.nodes.iter().find(|node| node.replica() == *replica) else {
+                return Ok(Some(format!("replica {replica} of group {group} is lost")));
+            };
+            let Some(node) = (0..nodes.len()).find(|node| at.addr.starts_with(&format!("{}:", host(*node)))) else {
+                return Ok(Some(format!("nobody is at {}", at.addr)));
+            };
+            let Some(store) = nodes[node].records.group(group) else {
                 return Ok(Some(format!("node {node} holds no replica of group {group}")));
             };
             let found = records::collect(&*store, &[], usize::MAX)

@@ -26,7 +26,7 @@ use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError,
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::{ChangeMembers, Config, ReadPolicy, ServerState, SnapshotPolicy};
 use tokio::sync::{oneshot, watch};
-use weft_core::ids::{GroupId, ReplicaId};
+use weft_core::ids::{GroupId, NodeId, ReplicaId};
 use weft_core::namespace::outcome::Outcome;
 use weft_core::refusal::Refusal;
 
@@ -287,6 +287,27 @@ impl Consensus {
         {
             tracing::debug!(group = %self.group, %error, "elect at once");
         }
+    }
+
+    /// Asks a member that votes to take over the lead. Answered once it is asked; whether it leads then, only its
+    /// election shows.
+    ///
+    /// # Errors
+    /// `NotLeader`; it does not vote here; the replica was stopped.
+    pub(crate) async fn transfer_lead(&self, to: NodeId) -> Result<(), Refusal> {
+        let successor = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            if metrics.state != ServerState::Leader {
+                let leader = metrics.current_leader.map(|leader| leader.node);
+                return Err(Refusal::NotLeader { group: self.group, leader });
+            }
+            metrics.membership_config.voter_ids().find(|voter| voter.node == to)
+        };
+        let Some(successor) = successor else {
+            return Err(Refusal::Invalid { why: format!("node {to} does not vote in group {}", self.group) });
+        };
+        self.raft.trigger().transfer_leader(successor).await.map_err(stopped)
     }
 
     /// Takes one step from the members the group has towards those it should have. Says whether there is nothing to do.

@@ -25,6 +25,7 @@ use crate::disk::MemDisk;
 use crate::identity::Identity;
 use crate::meta::{Group, Groups, MetaService, RaftService};
 use crate::parts::{Clock, Dice, Parts};
+use crate::real::Udp;
 use crate::records::{RecordStore, RecordStores};
 use crate::settings::{RaftSettings, Settings};
 use crate::site::map::MapCell;
@@ -195,6 +196,7 @@ impl Cluster {
             disk: Arc::new(node.disk.clone()),
             dial: Arc::new(Tcp),
             listen: Arc::new(Tcp),
+            datagrams: Arc::new(Udp),
             records: Arc::new(node.stores.clone()),
             indexes: Arc::new(MemoryIndexes),
         };

@@ -1,5 +1,8 @@
 //! Members come, go, and come back as another life.
 
+use weft_core::ids::NodeId;
+use weft_core::refusal::Refusal;
+
 use super::cluster::{Cluster, GROUP, eventually, quick};
 use crate::settings::RaftSettings;
 
@@ -67,4 +70,26 @@ async fn leadership_is_seen_when_it_changes() {
     let before = *applied.borrow_and_update();
     cluster.take(1).await;
     applied.wait_for(|now| *now > before).await.expect("the group is open");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lead_is_handed_over_to_who_votes_and_to_nobody_else() {
+    let cluster = Cluster::three(quick()).await;
+    cluster.take(1).await;
+    let (leader, next) = (cluster.leader().await, (cluster.leader().await + 1) % 3);
+    let to = cluster.replica(next).node;
+    let elsewhere = cluster.group(next).transfer_lead(to).await;
+    assert!(matches!(elsewhere, Err(Refusal::NotLeader { .. })), "{elsewhere:?}");
+    let nobody = cluster.group(leader).transfer_lead(NodeId(77)).await;
+    assert!(matches!(nobody, Err(Refusal::Invalid { .. })), "{nobody:?}");
+    eventually("the other one to lead", || async {
+        // An election at the same time may bring back the first.
+        if let Some(leading) = (0..3).find(|at| *at != next && cluster.group(*at).leading()) {
+            let asked = cluster.group(leading).transfer_lead(to).await;
+            assert!(matches!(asked, Ok(()) | Err(Refusal::NotLeader { .. })), "{asked:?}");
+        }
+        cluster.group(next).leading().then_some(())
+    })
+    .await;
+    cluster.take(1).await;
 }
