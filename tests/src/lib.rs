@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 #[path = "../fuzz/bodies/mod.rs"]
 pub mod fuzz;
 
-/// Nothing here takes longer on a slow and busy machine; whatever does, hangs.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Nothing here takes longer on a slow and busy machine; whatever does, hangs. A disk that stalled for most of two minutes
+/// has been seen.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The `weft` binary beside the running test, built if it is not there or not current.
 pub fn weft() -> &'static Path {
