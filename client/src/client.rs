@@ -19,6 +19,7 @@ use crate::chunks::ReadCache;
 use crate::error::{Error, Result};
 use crate::file::FileTable;
 use crate::grpc::Grpc;
+use crate::lease::{LeaseStats, Leases};
 use crate::options::ConnectOptions;
 use crate::parts::ClientParts;
 use crate::servers::{NewVolume, Servers};
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) topology: Topology,
     pub(crate) sessions: Sessions,
     pub(crate) files: FileTable,
+    pub(crate) leases: Leases,
     pub(crate) cache: ReadCache,
     pub(crate) budget: Budget,
     /// The id handed out at connecting; 0 before.
@@ -86,6 +88,7 @@ impl Client {
             topology: Topology::default(),
             sessions: Sessions::default(),
             files: FileTable::default(),
+            leases: Leases::default(),
             cache: ReadCache::new(options.read_cache_bytes),
             budget: Budget::default(),
             client_id: AtomicU64::new(0),
@@ -203,6 +206,11 @@ impl Client {
         Ok(self.shared.servers.node_status(&node.addr, call).await?)
     }
 
+    /// What write leases have spared this client.
+    pub fn lease_stats(&self) -> LeaseStats {
+        self.shared.leases.stats()
+    }
+
     /// Flushes every file, ends the client's sessions, and stops its tasks. Later calls fail with [`Error::Closed`].
     ///
     /// # Errors
@@ -214,6 +222,7 @@ impl Client {
                 result = result.and(Err(error));
             }
         }
+        result = result.and(self.shared.end_leases().await);
         self.shared.end_sessions().await;
         self.shared.closed.store(true, Ordering::Release);
         self.shared.cache.clear();

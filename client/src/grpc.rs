@@ -24,7 +24,7 @@ use weft_proto::pb::meta_client::MetaClient;
 use weft_proto::pb::site_client::SiteClient;
 use weft_proto::status::from_status;
 
-use crate::servers::{Call, GetChunk, NewVolume, Piece, PutChunk, Servers};
+use crate::servers::{Call, GetChunk, NewVolume, Piece, PutChunk, Recalls, Servers};
 use crate::status::{GroupReport, NodeReport};
 
 /// Channels to nodes: one for small calls, some for chunk data, so that a chunk under way delays no small call.
@@ -197,6 +197,27 @@ impl Servers for Grpc {
         };
         let reply = answer(addr, wait, self.meta(addr)?.keep_alive(request)).await?;
         reply.asked.into_iter().map(convert::parse_inode_ref).collect()
+    }
+
+    async fn recalls(
+        &self,
+        addr: &str,
+        call: Call,
+        group: GroupId,
+        held: Vec<(VolumeId, Ino)>,
+    ) -> Result<Recalls, Refusal> {
+        let wait = call.wait;
+        let request = pb::RecallsRequest {
+            envelope: Some(envelope(call).to_wire()),
+            group: group.0,
+            held: held.into_iter().map(|(volume, ino)| convert::inode_ref(volume, ino)).collect(),
+        };
+        let reply = answer(addr, wait, self.meta(addr)?.recalls(request)).await?;
+        let refs = |list: Vec<pb::InodeRef>| -> Result<Vec<_>, Refusal> {
+            list.into_iter().map(convert::parse_inode_ref).collect()
+        };
+        let lease = Duration::from_millis(u64::from(reply.lease_ms));
+        Ok(Recalls { lease, recalled: refs(reply.recalled)?, lost: refs(reply.lost)? })
     }
 
     async fn put(&self, addr: &str, call: Call, put: PutChunk) -> Result<u32, Refusal> {

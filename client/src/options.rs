@@ -30,6 +30,10 @@ pub struct ConnectOptions {
     pub flush_after: Duration,
     /// Connections for chunk data to each node. Default 2.
     pub data_connections: usize,
+    /// Whether changes below directories that this client made may be answered under a write lease and sent later, in
+    /// order and within a second: durable at [`crate::File::flush`], [`crate::Volume::sync`] and
+    /// [`crate::Client::close`]. Default no: every answer is durable. Mounts turn it on.
+    pub write_leases: bool,
 }
 
 impl ConnectOptions {
@@ -48,6 +52,7 @@ impl ConnectOptions {
             map_ttl: Duration::from_secs(1),
             flush_after: Duration::from_secs(1),
             data_connections: 2,
+            write_leases: false,
         }
     }
 }

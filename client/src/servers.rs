@@ -65,6 +65,17 @@ pub(crate) struct NewVolume {
     pub(crate) token: u64,
 }
 
+/// What became of write leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recalls {
+    /// From the sending of the request, those not named here are held for so long.
+    pub(crate) lease: Duration,
+    /// Wanted back.
+    pub(crate) recalled: Vec<(VolumeId, Ino)>,
+    /// No longer held.
+    pub(crate) lost: Vec<(VolumeId, Ino)>,
+}
+
 /// One attempt at the node of an address. A transport's failure or time-out is [`Refusal::Unknown`].
 #[async_trait::async_trait]
 pub(crate) trait Servers: Send + Sync + 'static {
@@ -101,6 +112,14 @@ pub(crate) trait Servers: Send + Sync + 'static {
         group: GroupId,
         not_open: Vec<(VolumeId, Ino)>,
     ) -> Result<Vec<(VolumeId, Ino)>, Refusal>;
+    /// Keeps the write leases on these directories; answered when one is wanted back, or after a while.
+    async fn recalls(
+        &self,
+        addr: &str,
+        call: Call,
+        group: GroupId,
+        held: Vec<(VolumeId, Ino)>,
+    ) -> Result<Recalls, Refusal>;
     /// Stores a chunk on all members; how many copies are on media.
     async fn put(&self, addr: &str, call: Call, put: PutChunk) -> Result<u32, Refusal>;
     /// Blocks that cover what was asked, in order.

@@ -212,7 +212,7 @@ impl Shared {
         }
     }
 
-    fn session_call(&self, session: &Session, wait: Duration) -> Call {
+    pub(crate) fn session_call(&self, session: &Session, wait: Duration) -> Call {
         Call {
             client: session.client,
             space: session.space,
@@ -223,17 +223,28 @@ impl Shared {
     }
 
     /// Changes a volume under one number of the session, asked again until the outcome is known.
-    pub(crate) async fn apply_in(
+    pub(crate) async fn apply_at_server(
         &self,
         session: &Session,
         cred: &Cred,
         volume: VolumeId,
         op: &Op,
     ) -> Result<Outcome, Failed> {
-        let mut trial = Trial::new(&self.options);
-        let numbered = session.begin(&trial).await.map_err(|error| Failed { error, ambiguous: false })?;
+        self.apply_in_trial(session, cred, volume, op, &mut Trial::new(&self.options)).await
+    }
+
+    /// The same with a deadline of its own.
+    pub(crate) async fn apply_in_trial(
+        &self,
+        session: &Session,
+        cred: &Cred,
+        volume: VolumeId,
+        op: &Op,
+        trial: &mut Trial,
+    ) -> Result<Outcome, Failed> {
+        let numbered = session.begin(trial).await.map_err(|error| Failed { error, ambiguous: false })?;
         let result = self
-            .at_leader(session.group, &mut trial, |addr, wait| {
+            .at_leader(session.group, trial, |addr, wait| {
                 let call = Call {
                     seq: Seq(numbered.seq),
                     acked_below: Seq(session.window.lock().acked_below()),
@@ -256,7 +267,7 @@ impl Shared {
     }
 
     /// Asks about a volume.
-    pub(crate) async fn query_in(
+    pub(crate) async fn query_at_server(
         &self,
         session: &Session,
         cred: &Cred,
@@ -340,7 +351,7 @@ pub(crate) fn is_end(error: &Error) -> bool {
     matches!(error.refusal(), Some(Refusal::SessionEnded { .. } | Refusal::NoSession { .. }))
 }
 
-fn note_end(session: &Session, error: &Error) {
+pub(crate) fn note_end(session: &Session, error: &Error) {
     if is_end(error) && !session.ended() {
         tracing::warn!(client = %session.client, space = %session.space, "the session has ended");
         session.end();

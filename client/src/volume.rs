@@ -144,6 +144,17 @@ impl Volume {
         }
     }
 
+    /// Makes durable what this client was answered below write leases, and what it wrote to files of the volume.
+    ///
+    /// # Errors
+    /// Some of it is lost (told once), or can't be made durable within the deadline.
+    pub async fn sync(&self) -> Result<()> {
+        for file in self.client.shared.files.dirty(self.info.id) {
+            file.settle().await?;
+        }
+        self.client.shared.settle_leases(self.info.id).await
+    }
+
     // -- changes of the tree --
 
     /// Makes a directory.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, builder::ValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::ValueParser};
 use clap_complete::Shell;
 
 use crate::path::SitePath;
@@ -56,6 +56,14 @@ pub(crate) enum Command {
     /// Mount the site, or one volume of it, as a folder
     #[command(after_help = MOUNT_EXAMPLES)]
     Mount(MountArgs),
+    /// Make everything durable that was written through the mount of a path
+    ///
+    /// `sync` alone proves nothing on a FUSE mount: the kernel does not pass it on.
+    #[command(after_help = "Example:\n  tar xf linux.tar && weft sync linux")]
+    Sync {
+        /// A file or folder in the mount
+        path: PathBuf,
+    },
     /// Make, list and show volumes
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
@@ -249,10 +257,23 @@ pub(crate) struct MountArgs {
     /// Refuse every change
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// When what is made and written below new directories is durable: `relaxed`, at fsync, `weft sync`, unmount, or by
+    /// itself within a second and in order; `strict`, at every answer
+    #[arg(long, value_enum, default_value_t = Durability::Relaxed)]
+    pub(crate) durability: Durability,
     /// Let other users in too, as far as modes allow; the superuser always does. Needs user_allow_other in
     /// /etc/fuse.conf
     #[arg(long)]
     pub(crate) allow_other: bool,
+}
+
+/// What a mount promises before fsync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// Changes below directories made here are sent in batches, within a second and in order.
+    Relaxed,
+    /// Every answer is durable.
+    Strict,
 }
 
 /// `weft volume`.

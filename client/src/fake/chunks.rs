@@ -13,7 +13,7 @@ use weft_core::refusal::Refusal;
 use weft_core::site::SiteMap;
 
 use super::{Fake, State};
-use crate::servers::{Call, GetChunk, NewVolume, Piece, PutChunk, Servers};
+use crate::servers::{Call, GetChunk, NewVolume, Piece, PutChunk, Recalls, Servers};
 use crate::status::NodeReport;
 
 impl State {
@@ -107,6 +107,17 @@ impl Servers for Fake {
         state.arrive(addr, group)?;
         state.not_open.extend(not_open);
         Ok(state.ask.clone())
+    }
+
+    async fn recalls(
+        &self,
+        addr: &str,
+        call: Call,
+        _group: GroupId,
+        held: Vec<(VolumeId, Ino)>,
+    ) -> Result<Recalls, Refusal> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.do_recalls(addr, call, held)
     }
 
     async fn put(&self, addr: &str, _call: Call, put: PutChunk) -> Result<u32, Refusal> {

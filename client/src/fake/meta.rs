@@ -1,11 +1,14 @@
 //! The group and the site: the real machine behind a leader that loses requests and answers.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use weft_core::entry::{Caller, Command, Entry};
-use weft_core::ids::{ClientId, GroupId, NodeId, SpaceId, VolumeId};
+use weft_core::ids::{ClientId, GroupId, Ino, NodeId, SpaceId, VolumeId};
+use weft_core::limits::LEASE_MS;
 use weft_core::machine;
 use weft_core::namespace::inode::Attr;
+use weft_core::namespace::lease;
 use weft_core::namespace::op::Op;
 use weft_core::namespace::outcome::Outcome;
 use weft_core::namespace::query::{Answer, Query};
@@ -16,7 +19,7 @@ use weft_core::time::Timestamp;
 use weft_core::view::View;
 
 use super::{Fake, GROUP, NODES, State};
-use crate::servers::Call;
+use crate::servers::{Call, Recalls};
 
 impl State {
     /// Applies an entry as the leader's log would.
@@ -45,6 +48,17 @@ impl State {
             for freed in freed {
                 (1..=NODES).for_each(|node| drop(self.chunks.remove(&(node, freed.chunk))));
             }
+        }
+    }
+
+    /// A leased directory is wanted back, and the request comes again.
+    fn recall<T>(&mut self, answer: Result<T, Refusal>) -> Result<T, Refusal> {
+        match answer {
+            Err(Refusal::Leased { volume, dir }) => {
+                self.recalled.insert((volume, dir));
+                Err(Refusal::Busy { retry_after_ms: 3 })
+            }
+            answer => answer,
         }
     }
 
@@ -102,8 +116,11 @@ impl Fake {
         if matches!(op, Op::Commit(_)) {
             state.counts.commits += 1;
         }
-        if let Op::Commit(commit) = op {
-            state.check_chunks(&commit.extents);
+        let held: &[_] = if let Op::Held { items, .. } = op { items } else { &[] };
+        for op in held.iter().map(|item| &item.op).chain([op]) {
+            if let Op::Commit(commit) = op {
+                state.check_chunks(&commit.extents);
+            }
         }
         let caller = Caller {
             client: call.client,
@@ -113,6 +130,7 @@ impl Fake {
             cred: call.cred,
         };
         let reply = state.log(Some(caller), Command::Op { volume, op: op.clone() });
+        let reply = state.recall(reply);
         state.background();
         state.answer(reply)
     }
@@ -121,8 +139,22 @@ impl Fake {
         let mut state = self.state.lock();
         state.arrive(addr, GROUP)?;
         state.counts.queries += 1;
-        let answer = machine::query(&state.records, volume, &call.cred, query).expect("a map in memory");
+        let answer = machine::query(&state.records, volume, call.client, &call.cred, query).expect("a map in memory");
+        let answer = state.recall(answer);
         state.answer(answer)
+    }
+
+    pub(super) fn do_recalls(&self, addr: &str, call: Call, held: Vec<(VolumeId, Ino)>) -> Result<Recalls, Refusal> {
+        let mut state = self.state.lock();
+        state.arrive(addr, GROUP)?;
+        let leases = lease::lease_list(&state.records).expect("a map in memory");
+        let is_held = |at: &(VolumeId, Ino)| {
+            leases.iter().any(|lease| lease.client == call.client && (lease.volume, lease.dir) == *at)
+        };
+        let lost = held.into_iter().filter(|at| !is_held(at)).collect();
+        state.recalled.retain(|at| leases.iter().any(|lease| (lease.volume, lease.dir) == *at));
+        let recalled = state.recalled.iter().filter(|at| is_held(at)).copied().collect();
+        state.answer(Ok(Recalls { lease: Duration::from_millis(LEASE_MS.into()), recalled, lost }))
     }
 
     pub(super) fn session(&self, addr: &str, call: Call, open: bool) -> Result<(), Refusal> {
@@ -151,7 +183,7 @@ impl Fake {
 
     pub(crate) fn stat(&self, volume: VolumeId, ino: weft_core::ids::Ino) -> Attr {
         let state = self.state.lock();
-        let answer = machine::query(&state.records, volume, &crate::Cred::root(), &Query::Getattr { ino });
+        let answer = machine::query(&state.records, volume, ClientId(0), &crate::Cred::root(), &Query::Getattr { ino });
         match answer.expect("a map in memory") {
             Ok(Answer::Attr(attr)) => attr,
             other => panic!("{other:?}"),

@@ -7,7 +7,7 @@ mod meta;
 mod tests;
 mod trouble;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,6 +46,8 @@ struct State {
     /// What the next keep-alive asks about, and what was answered.
     ask: Vec<(VolumeId, Ino)>,
     not_open: Vec<(VolumeId, Ino)>,
+    /// Leases that somebody wants back.
+    recalled: BTreeSet<(VolumeId, Ino)>,
     full: bool,
     /// A node that gives wrong bytes, late.
     bad_node: Option<u32>,
@@ -141,6 +143,7 @@ impl Fake {
                 time: 0,
                 ask: Vec::new(),
                 not_open: Vec::new(),
+                recalled: BTreeSet::new(),
                 full: false,
                 bad_node: None,
                 counts: Counts::default(),

@@ -30,6 +30,13 @@ impl FileState {
         .await
     }
 
+    /// Whether a flush has nothing to upload and nothing to wait for.
+    pub(super) fn flushes_at_once(&self) -> bool {
+        let free = self.commit.try_lock().is_ok();
+        let inner = self.lock();
+        free && !inner.dirty.uploading_up_to(u64::MAX) && plan::at_flush(&inner.dirty.runs()).chunks.is_empty()
+    }
+
     /// The same, with an error kept for whoever writes or flushes next.
     pub(super) fn flush_in_background(self: &Arc<Self>) {
         let state = self.clone();

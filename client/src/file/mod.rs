@@ -267,6 +267,12 @@ impl File {
     /// Of this flush, or that bytes written earlier were given up in the background (told once to each handle). What
     /// could not be written is kept and tried again by the next flush, unless the file or the session is gone.
     pub async fn flush(&self) -> Result<()> {
+        self.flush_here().await?;
+        self.handle.volume.client.shared.settle_leases(self.handle.volume.info.id).await
+    }
+
+    /// Below a write lease, up to where the commit is held back.
+    async fn flush_here(&self) -> Result<()> {
         let result = self.handle.state.flush().await;
         let troubles = self.handle.state.lock().troubles.clone();
         let mut reported = self.handle.reported.lock();
@@ -308,15 +314,27 @@ impl File {
         (inner.attr.as_ref().map_or(0, |attr| attr.version), inner.ours_since)
     }
 
-    /// Flushes, if the file was opened for writing; the handle should not be used afterwards. A handle dropped without
-    /// it is flushed in the background, where nobody hears of errors.
+    /// Flushes, if the file was opened for writing; the handle should not be used afterwards. Below a write lease it
+    /// returns before that: what was written is durable within a second. A handle dropped without it is flushed in the
+    /// background, where nobody hears of errors.
     ///
     /// # Errors
-    /// As [`File::flush`].
+    /// As [`File::flush`]; below a write lease, what failed before.
     pub async fn close(&self) -> Result<()> {
-        match self.handle.write {
-            true => self.flush().await,
-            false => Ok(()),
+        let (volume, ino) = self.handle.state.key();
+        if !self.handle.write {
+            return Ok(());
+        }
+        if !self.handle.volume.client.shared.is_leased(volume, ino) {
+            return self.flush().await;
+        }
+        self.report_failures()?;
+        match self.handle.state.flushes_at_once() {
+            true => self.flush_here().await,
+            false => {
+                self.handle.state.flush_in_background();
+                Ok(())
+            }
         }
     }
 

@@ -137,6 +137,18 @@ impl State {
         if open.writable { self.commit(node, &open).await } else { Ok(()) }
     }
 
+    /// A descriptor was closed: durable then, or below a write lease within a second.
+    pub(super) async fn closed(&self, node: NodeId, handle: HandleId) -> Answer<()> {
+        let open = self.handles.file(handle).ok_or(Errno(libc::EBADF))?;
+        if !open.writable {
+            return Ok(());
+        }
+        let result = open.file.close().await;
+        self.inodes.changed(node);
+        self.claim_own_changes(node);
+        Ok(result?)
+    }
+
     async fn commit(&self, node: NodeId, open: &OpenFile) -> Answer<()> {
         let result = open.file.flush().await;
         self.inodes.changed(node);

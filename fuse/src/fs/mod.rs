@@ -156,7 +156,10 @@ impl Handler for FileSystem {
             Operation::Write { handle, offset, data, flags, reply } => {
                 self.run(reply, async move { fs.write(node, handle, offset, data, flags).await });
             }
-            Operation::Flush { handle, reply } | Operation::Fsync { handle, reply } => {
+            Operation::Flush { handle, reply } => {
+                self.run(reply, async move { fs.closed(node, handle).await });
+            }
+            Operation::Fsync { handle, reply } => {
                 self.run(reply, async move { fs.flush(node, handle).await });
             }
             Operation::Release { handle, reply } => {
@@ -182,8 +185,9 @@ impl Handler for FileSystem {
                     listing.send(result);
                 });
             }
-            // Changes of a directory are durable when they are answered.
-            Operation::Fsyncdir { reply } => reply.send(Ok(())),
+            Operation::Fsyncdir { reply } => {
+                self.run(reply, async move { Ok(fs.place(node)?.volume.sync().await?) });
+            }
             Operation::Releasedir { handle, reply } => {
                 fs.handles.close_dir(handle);
                 reply.send(Ok(()));

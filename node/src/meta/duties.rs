@@ -64,6 +64,7 @@ async fn look_after(group: &Arc<Group>) -> Result<(), Refusal> {
     let (pending, sessions) =
         group.read_local(|view| Ok((machine::pending(view, AT_ONCE)?, machine::sessions(view)?)))?;
     let due = group.sessions().lock().due(Instant::now(), &sessions, &pending.orphans);
+    group.leases().lock().retain(&sessions);
     for (client, space) in due.end.into_iter().take(END_AT_ONCE) {
         tracing::info!(group = %group.id(), %client, %space, "ending a session that fell silent");
         group.propose(None, Command::EndSession { client, space }).await?;

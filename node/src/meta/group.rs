@@ -11,12 +11,14 @@ use weft_core::codec;
 use weft_core::entry::{Caller, Command, Entry};
 use weft_core::ids::{GroupId, Ino, NodeId, ReplicaId, VolumeId};
 use weft_core::limits::MAX_COMMAND;
+use weft_core::namespace::lease;
 use weft_core::namespace::outcome::Outcome;
 use weft_core::namespace::step::Step;
 use weft_core::refusal::Refusal;
 use weft_core::time::Timestamp;
 use weft_core::view::{View, ViewError};
 
+use super::leases::LeaseTable;
 use super::machine::Machine;
 use super::raft::{Consensus, GroupStatus};
 use super::reads::Reads;
@@ -48,6 +50,7 @@ pub struct Group {
     reads: Reads,
     leading: watch::Sender<bool>,
     sessions: Mutex<SessionTable>,
+    leases: Mutex<LeaseTable>,
 }
 
 impl Group {
@@ -69,6 +72,7 @@ impl Group {
             reads: Reads::default(),
             leading: watch::Sender::new(false),
             sessions: Mutex::default(),
+            leases: Mutex::default(),
         }
     }
 
@@ -136,10 +140,58 @@ impl Group {
         let mut steps = 0;
         loop {
             let result = self.propose_once(&mut entry, deadline).await;
+            if let Err(Refusal::Leased { volume, dir }) = result {
+                self.take_back(volume, dir, deadline).await?;
+                continue;
+            }
             let (Err(Refusal::CutPending { ino }), Some(volume)) = (&result, volume) else { return result };
             let ino = *ino;
             if !self.finish_cut(volume, ino, deadline, &mut steps).await? {
                 return result;
+            }
+        }
+    }
+
+    /// Asks the holder of a write lease to give it up, and returns when it has, or has lost it by its silence.
+    ///
+    /// # Errors
+    /// `Busy`: it is held still. `NotLeader`, `DiskFailed`.
+    pub(crate) async fn take_back(&self, volume: VolumeId, dir: Ino, deadline: Instant) -> Result<(), Refusal> {
+        let mut applied = self.watch_applied();
+        let mut holder = None;
+        loop {
+            if !self.leading() {
+                return Err(Refusal::NotLeader { group: self.id, leader: self.leader() });
+            }
+            applied.borrow_and_update();
+            let Some(lease) = self.read_local(|view| lease::lease_of(view, volume, dir))? else {
+                if let Some(key) = holder {
+                    self.leases.lock().gone(key, (volume, dir));
+                }
+                return Ok(());
+            };
+            let key = (lease.client, lease.space);
+            holder = Some(key);
+            let recalled = self.leases.lock().recall(key, (volume, dir), Instant::now());
+            let Err(silent_at) = recalled else {
+                tracing::warn!(group = %self.id, client = %lease.client, %volume, %dir, "a silent client loses a lease");
+                let command = Command::Revoke { volume, dir, client: lease.client };
+                self.propose_once(&mut Entry { time: Timestamp::default(), caller: None, command }, deadline).await?;
+                self.leases.lock().gone(key, (volume, dir));
+                continue;
+            };
+            tokio::select! {
+                biased;
+                changed = applied.changed() => {
+                    if changed.is_err() {
+                        return Err(Refusal::NotLeader { group: self.id, leader: None });
+                    }
+                }
+                () = tokio::time::sleep_until(silent_at.min(deadline)) => {
+                    if Instant::now() >= deadline {
+                        return Err(Refusal::Busy { retry_after_ms: RETRY_AFTER_MS });
+                    }
+                }
             }
         }
     }
@@ -274,6 +326,10 @@ impl Group {
         &self.sessions
     }
 
+    pub(crate) fn leases(&self) -> &Mutex<LeaseTable> {
+        &self.leases
+    }
+
     /// Stops the replica.
     pub(crate) async fn close(&self) {
         self.consensus.shutdown().await;
@@ -286,6 +342,7 @@ impl Group {
             .watch_leading(|leading| {
                 tracing::info!(group = %self.id, leading, "leadership");
                 self.sessions.lock().lead(leading.then(Instant::now));
+                self.leases.lock().lead(leading.then(Instant::now));
                 self.leading.send_replace(leading);
             })
             .await

@@ -11,6 +11,7 @@ mod duties;
 mod group;
 mod groups;
 mod history;
+mod leases;
 pub mod log;
 mod machine;
 mod raft;

@@ -7,7 +7,10 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use weft_core::entry::Command;
 use weft_core::ids::{GroupId, Ino, VolumeId};
+use weft_core::limits::{LEASE_MS, MAX_LEASES};
 use weft_core::machine;
+use weft_core::namespace::lease;
+use weft_core::namespace::op::Op;
 use weft_core::refusal::Refusal;
 use weft_proto::convert::{self, Envelope};
 use weft_proto::link::MESSAGE_LIMIT;
@@ -16,6 +19,7 @@ use weft_proto::{pb, status};
 
 use super::group::Group;
 use super::groups::Groups;
+use super::leases::{LISTEN, Wanted};
 
 /// How long a request is worked on where its caller does not say, and at the most.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -53,6 +57,10 @@ impl MetaService {
         let caller = parsed.envelope.caller();
         let key = (caller.client, caller.space);
         let command = Command::Op { volume: parsed.volume, op: parsed.op };
+        if matches!(command, Command::Op { op: Op::Lease { .. }, .. }) {
+            // Before it is proposed: a lease must not look as if its holder had been silent for long.
+            group.leases().lock().heard(key, Instant::now());
+        }
         let outcome = group.propose_within(Some(caller), command, limit).await;
         group.sessions().lock().seen(key, Instant::now());
         Ok(convert::apply_reply(&outcome?))
@@ -61,10 +69,64 @@ impl MetaService {
     async fn ask(&self, wire: pb::QueryRequest) -> Result<pb::QueryReply, Refusal> {
         let parsed = convert::parse_query(wire)?;
         let group = self.group(parsed.group)?;
-        let (volume, cred, query) = (parsed.volume, parsed.envelope.cred(), &parsed.query);
-        let ask = group.read(|view| machine::query(view, volume, cred, query));
-        let answer = in_time(limit(&parsed.envelope), ask).await??;
-        Ok(convert::query_reply(&answer))
+        let (volume, client, cred) = (parsed.volume, parsed.envelope.client, parsed.envelope.cred());
+        let deadline = Instant::now() + limit(&parsed.envelope);
+        loop {
+            let ask = group.read(|view| machine::query(view, volume, client, cred, &parsed.query));
+            let left = deadline.saturating_duration_since(Instant::now());
+            match in_time(left, ask).await? {
+                Ok(answer) => return Ok(convert::query_reply(&answer)),
+                Err(Refusal::Leased { volume, dir }) => group.take_back(volume, dir, deadline).await?,
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    /// The session lives, which keeps its leases; answered with those that it does not hold and those wanted back, at
+    /// once or when there are any.
+    async fn listen(&self, wire: pb::RecallsRequest) -> Result<pb::RecallsReply, Refusal> {
+        let came = Instant::now();
+        let envelope = convert::parse_envelope(wire.envelope)?;
+        in_session(&envelope)?;
+        let group = self.group(GroupId(wire.group))?;
+        let key = (envelope.client, envelope.space);
+        let held: Vec<_> = wire.held.into_iter().map(convert::parse_inode_ref).collect::<Result<_, _>>()?;
+        if held.len() > MAX_LEASES {
+            let (size, limit) = (held.len() as u64, MAX_LEASES as u64);
+            return Err(Refusal::TooLarge { what: "the list of leases".into(), size, limit });
+        }
+        let limit = limit(&envelope);
+        // Before the records are read: from here on nothing is taken for its silence, and what was just before is told.
+        group.leases().lock().heard(key, came);
+        let ask = group.read(|view| {
+            let open = machine::session(view, key.0, key.1)?;
+            let mut lost = Vec::new();
+            for (volume, dir) in &held {
+                if lease::lease_of(view, *volume, *dir)?.is_none_or(|lease| lease.client != key.0) {
+                    lost.push((*volume, *dir));
+                }
+            }
+            Ok(open.map(|()| lost))
+        });
+        let mut lost = in_time(limit, ask).await??;
+        let until = came + LISTEN.min(limit / 2);
+        loop {
+            let Wanted { mut recalled, taken, bell } = group.leases().lock().wanted(key);
+            lost.extend(taken.into_iter().filter(|dir| held.contains(dir)));
+            // What the client does not name it may not know that it holds: it is told all the same, and gives it up.
+            recalled.retain(|dir| !lost.contains(dir));
+            let rings = bell.notified();
+            tokio::pin!(rings);
+            rings.as_mut().enable();
+            let left = until.saturating_duration_since(Instant::now());
+            if !recalled.is_empty() || !lost.is_empty() || left.is_zero() || !group.leading() {
+                let refs = |list: Vec<(VolumeId, Ino)>| {
+                    list.into_iter().map(|(volume, ino)| convert::inode_ref(volume, ino)).collect()
+                };
+                return Ok(pb::RecallsReply { lease_ms: LEASE_MS, recalled: refs(recalled), lost: refs(lost) });
+            }
+            let _ = tokio::time::timeout(left, rings).await;
+        }
     }
 
     async fn open(&self, wire: pb::OpenSessionRequest) -> Result<pb::OpenSessionReply, Refusal> {
@@ -155,5 +217,9 @@ impl Meta for MetaService {
 
     async fn keep_alive(&self, request: Request<pb::KeepAliveRequest>) -> Result<Response<pb::KeepAliveReply>, Status> {
         answer(self.live(request.into_inner()).await)
+    }
+
+    async fn recalls(&self, request: Request<pb::RecallsRequest>) -> Result<Response<pb::RecallsReply>, Status> {
+        answer(self.listen(request.into_inner()).await)
     }
 }

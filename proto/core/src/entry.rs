@@ -1,6 +1,6 @@
 //! What one entry of a group's Raft log says.
 
-use crate::ids::{ClientId, PrincipalId, Seq, SpaceId, TenantId, VolumeId};
+use crate::ids::{ClientId, Ino, PrincipalId, Seq, SpaceId, TenantId, VolumeId};
 use crate::namespace::op::Op;
 use crate::namespace::step::Step;
 use crate::namespace::volume::AttachVolume;
@@ -93,6 +93,15 @@ pub enum Command {
         volume: VolumeId,
         /// The change.
         op: Op,
+    },
+    /// Takes a write lease away from a holder that was silent for too long. What it still holds back is refused.
+    Revoke {
+        /// The volume.
+        volume: VolumeId,
+        /// The directory.
+        dir: Ino,
+        /// From whom; nothing happens if another holds it by now.
+        client: ClientId,
     },
     /// A bounded piece of background work, proposed by the leader.
     Step(Step),

@@ -32,6 +32,7 @@ const SLOTS: u8 = 0x08;
 const CHUNKS: u8 = 0x09;
 const FREED: u8 = 0x0a;
 const SPACES: u8 = 0x0b;
+const LEASES: u8 = 0x0c;
 const VOLUME: u8 = 0x10;
 
 const INODE: u8 = 0x01;
@@ -192,6 +193,16 @@ pub(crate) fn space(space: SpaceId) -> Bytes {
     Key::of(SPACES).u64(space.0).done()
 }
 
+/// A write lease on a directory.
+pub(crate) fn lease(volume: VolumeId, dir: Ino) -> Bytes {
+    Key::of(LEASES).u64(volume.0).u64(dir.0).done()
+}
+
+/// All write leases.
+pub(crate) fn leases() -> (Bytes, Bytes) {
+    prefixed(&[LEASES])
+}
+
 /// How often a chunk is named.
 pub(crate) fn chunk(space: SpaceId, chunk: ChunkId) -> Bytes {
     Key::of(CHUNKS).u64(space.0).u64(chunk.client.0).u64(chunk.counter).done()
@@ -291,6 +302,16 @@ pub(crate) fn xattrs(volume: VolumeId, ino: Ino) -> (Bytes, Bytes) {
 /// All extended attributes of a volume.
 pub(crate) fn all_xattrs(volume: VolumeId) -> (Bytes, Bytes) {
     prefixed(&table(volume, XATTR).done())
+}
+
+/// Whether a key is in a volume's tables.
+pub(crate) fn is_of_volume(key: &[u8]) -> bool {
+    key.first() == Some(&VOLUME)
+}
+
+/// Whether a key is the count of a chunk.
+pub(crate) fn is_chunk(key: &[u8]) -> bool {
+    key.first() == Some(&CHUNKS)
 }
 
 /// Two ids behind the table byte: volume and inode of an orphan or a cut, space and client of a session.

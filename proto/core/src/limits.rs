@@ -62,5 +62,16 @@ pub const MAX_CUT_NOW: usize = 512;
 pub const MAX_COPY_PIECES: usize = 512;
 /// Extents of a file's map that come along with the answer to an open.
 pub const OPEN_MAP: u32 = 256;
+/// Write leases of one session at the most: asking for another is refused, and the client works without.
+pub const MAX_LEASES: usize = 64;
+/// For so long the holder of write leases goes on by itself, counted from the sending of the last request that was
+/// answered with them still held, in milliseconds.
+pub const LEASE_MS: u32 = 5_000;
+/// Inode numbers given with one answer to a request for a write lease.
+pub const MAX_LEASE_NUMBERS: u32 = 65_536;
+/// Held-back changes in one entry.
+pub const MAX_HELD: usize = 1024;
+/// Records that one entry of held-back changes changes, as its client counted them; well below [`MAX_CHANGES`].
+pub const MAX_HELD_WEIGHT: usize = 2048;
 /// Orphans and cuts that one list of pending steps names.
 pub const MAX_PENDING: usize = 8192;

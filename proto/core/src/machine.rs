@@ -17,7 +17,7 @@ pub use crate::namespace::recount::recount;
 use crate::namespace::session::{self, Place};
 use crate::namespace::step::{self, PendingSteps, Step};
 use crate::namespace::tx::Tx;
-use crate::namespace::{ops, volume};
+use crate::namespace::{lease, ops, volume};
 use crate::refusal::Refusal;
 use crate::site;
 use crate::time::Timestamp;
@@ -104,6 +104,7 @@ fn apply_own<'a>(
             volume::set_quota(&mut out, *volume, *max_bytes, *max_inodes)
         }
         Command::RaiseFeatureLevel(level) => raise(&mut out, *level),
+        Command::Revoke { volume, dir, client } => lease::revoke(&mut out, *volume, *dir, *client),
         Command::Step(Step::ForgetFreed { space, chunks }) => step::forget(&mut out, *space, chunks),
         Command::Step(Step::ReapOrphan { volume, ino }) => {
             return step_on(view, now, *volume, |tx| step::reap(tx, *ino));
@@ -147,7 +148,7 @@ fn on_volume<'a>(
         Err(Fail::Refused(refusal) | Fail::Unfinished(refusal)) => return Ok((Err(refusal), None)),
         Err(Fail::View(err)) => return Err(err),
     };
-    let mut tx = Tx { out: Overlay::new(view), now, cred, client, volume, head: before.clone() };
+    let mut tx = Tx { out: Overlay::new(view), now, cred, client, volume, head: before.clone(), held: None };
     let reply = match run(&mut tx) {
         Ok(outcome) => Ok(outcome),
         Err(Fail::Unfinished(refusal)) => Err(refusal),
@@ -167,17 +168,19 @@ fn raise(out: &mut Overlay<'_>, level: u32) -> Result<Outcome, Fail> {
     Ok(Outcome::Done)
 }
 
-/// Answers a question about a volume of this group.
+/// Answers a question about a volume of this group, asked by a client ([`ClientId`] 0: by the node itself, which is
+/// shown a leased directory as it is in the records).
 ///
 /// # Errors
 /// The store failed; the replica must stop using it.
 pub fn query(
     view: &dyn View,
     volume: VolumeId,
+    client: ClientId,
     cred: &Cred,
     query: &Query,
 ) -> Result<Result<Answer, Refusal>, ViewError> {
-    match query::answer(view, volume, cred, query) {
+    match query::answer(view, volume, client, cred, query) {
         Ok(answer) => Ok(Ok(answer)),
         Err(Fail::Refused(refusal) | Fail::Unfinished(refusal)) => Ok(Err(refusal)),
         Err(Fail::View(err)) => Err(err),

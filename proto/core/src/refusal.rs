@@ -131,6 +131,21 @@ pub enum Refusal {
         /// Why.
         why: String,
     },
+    /// Another client holds a write lease on the directory (or the asker itself, and changes it past what it holds
+    /// back): the leader recalls it and tries again.
+    #[error("directory {dir} of volume {volume} is leased")]
+    Leased {
+        /// Of which volume.
+        volume: VolumeId,
+        /// Which.
+        dir: Ino,
+    },
+    /// EIO: a held-back change came after its write lease was taken away.
+    #[error("the write lease on directory {dir} is no longer held")]
+    NoLease {
+        /// On which directory.
+        dir: Ino,
+    },
     /// An earlier truncation of the file is still being finished: the leader takes its next step and tries again.
     #[error("truncation of inode {ino} is still being finished")]
     CutPending {
@@ -331,10 +346,13 @@ impl Refusal {
             Refusal::QuotaExceeded => EDQUOT,
             Refusal::CrossVolume => EXDEV,
             Refusal::InUse { .. } => EBUSY,
-            Refusal::CutPending { .. } | Refusal::Busy { .. } | Refusal::WindowFull { .. } => EAGAIN,
+            Refusal::CutPending { .. } | Refusal::Leased { .. } | Refusal::Busy { .. } | Refusal::WindowFull { .. } => {
+                EAGAIN
+            }
             Refusal::WrongVersion { .. } => EPROTO,
             Refusal::SessionEnded { .. }
             | Refusal::NoSession { .. }
+            | Refusal::NoLease { .. }
             | Refusal::SeqTooLow { .. }
             | Refusal::ChunkNotYours { .. }
             | Refusal::NotLeader { .. }

@@ -92,6 +92,7 @@ fn code(refusal: &Refusal) -> Code {
         | Refusal::InUse { .. }
         | Refusal::SessionEnded { .. }
         | Refusal::NoSession { .. }
+        | Refusal::NoLease { .. }
         | Refusal::SeqTooLow { .. }
         | Refusal::WrongVersion { .. }
         | Refusal::WrongRecipient { .. } => Code::FailedPrecondition,
@@ -107,7 +108,7 @@ fn code(refusal: &Refusal) -> Code {
         Refusal::QuotaExceeded | Refusal::NoSpace { .. } | Refusal::WindowFull { .. } | Refusal::Busy { .. } => {
             Code::ResourceExhausted
         }
-        Refusal::CutPending { .. } | Refusal::StalePlacement { .. } => Code::Aborted,
+        Refusal::CutPending { .. } | Refusal::Leased { .. } | Refusal::StalePlacement { .. } => Code::Aborted,
         Refusal::NotLeader { .. } | Refusal::NotServed { .. } | Refusal::MayNotAcknowledge { .. } => Code::Unavailable,
         Refusal::Unknown { .. } => Code::Unknown,
         Refusal::BadSum { .. } => Code::DataLoss,

@@ -44,7 +44,8 @@ pub fn body(data: &[u8]) {
     }
     if let Some(Ok(parsed)) = decode(data).map(parse_query) {
         for volume in [parsed.volume, VOLUME] {
-            let answer = machine::query(&before(), volume, &parsed.envelope.cred, &parsed.query);
+            let answer =
+                machine::query(&before(), volume, parsed.envelope.client, &parsed.envelope.cred, &parsed.query);
             assert!(answer.is_ok(), "{:?}: {answer:?}", parsed.query);
         }
     }

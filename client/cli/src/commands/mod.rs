@@ -12,6 +12,7 @@ mod put;
 mod rm;
 mod stat;
 pub(crate) mod status;
+mod sync;
 mod volume;
 
 use crate::args::{Cli, ClusterCommand, Command};
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Cluster(ClusterCommand::Join { config, peer }) => until_interrupted(cluster::join(config, peer)).await,
         Command::Cluster(ClusterCommand::Status { json }) => until_interrupted(status::run(&connect, json)).await,
         Command::Mount(args) => mount::run(&connect, args).await,
+        Command::Sync { path } => until_interrupted(sync::run(path)).await,
         Command::Volume(command) => until_interrupted(volume::run(&connect, command)).await,
         Command::Ls(args) => until_interrupted(ls::run(&connect, args)).await,
         Command::Stat(args) => until_interrupted(stat::run(&connect, args)).await,

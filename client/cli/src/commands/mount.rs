@@ -8,8 +8,8 @@ use tokio::process::Command;
 use weft_client::Client;
 use weft_fuse::{MountOptions, Mounted};
 
-use crate::args::{ConnectArgs, MountArgs};
-use crate::connect::{close, connect};
+use crate::args::{ConnectArgs, Durability, MountArgs};
+use crate::connect::{close, connect_with, options as connect_options};
 use crate::failure::{Doing, Failure};
 use crate::interrupt::Interrupts;
 use crate::{output, system};
@@ -40,7 +40,9 @@ pub(crate) async fn run(to: &ConnectArgs, args: MountArgs) -> Result<(), Failure
 async fn in_foreground(to: &ConnectArgs, args: &MountArgs, tell_starter: bool) -> Result<(), Failure> {
     let mut interrupts = Interrupts::take()?;
     let standing = async {
-        let client = connect(to).await?;
+        let mut connecting = connect_options(to);
+        connecting.write_leases = args.durability == Durability::Relaxed;
+        let client = connect_with(connecting).await?;
         let options = MountOptions {
             read_only: args.read_only,
             allow_other: args.allow_other.then_some(true),

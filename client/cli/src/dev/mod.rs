@@ -102,7 +102,9 @@ async fn mount_root(site: &DevSite, path: &Path) -> Result<(Client, Mounted), Fa
     if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         std::fs::create_dir_all(path).doing(format!("make the mount point {}", path.display()))?;
     }
-    let client = connect_with(site.connect_options()).await?;
+    let mut options = site.connect_options();
+    options.write_leases = true;
+    let client = connect_with(options).await?;
     mount(client, weft_client::site::ROOT_VOLUME, path, MountOptions::default()).await
 }
 

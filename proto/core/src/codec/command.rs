@@ -8,7 +8,7 @@ use crate::ids::{
 };
 use crate::name::{Name, XattrName};
 use crate::namespace::inode::{Extent, ExtentBody, Kind, SlotRef};
-use crate::namespace::op::{AllocateMode, Commit, Op, RenameMode, SetAttr, SetTime, XattrMode};
+use crate::namespace::op::{AllocateMode, Commit, Held, Op, RenameMode, SetAttr, SetTime, XattrMode};
 use crate::namespace::step::Step;
 use crate::namespace::volume::AttachVolume;
 use crate::time::Timestamp;
@@ -94,6 +94,7 @@ code_enum!(Command {
     6 => Step(step),
     7 => RaiseFeatureLevel(level),
     8 => SetQuota { volume, max_bytes, max_inodes },
+    9 => Revoke { volume, dir, client },
 });
 code_struct!(AttachVolume { volume, space, slot, mode, uid, gid });
 code_enum!(Step {
@@ -120,7 +121,39 @@ code_enum!(Op {
     15 => RemoveXattr { ino, name },
     16 => MakeJunction { parent, name, slot },
     17 => RemoveJunction { parent, name },
+    18 => Lease { dir, numbers },
+    19 => Held { items, give_up },
 });
+impl Code for Held {
+    fn put(&self, out: &mut Writer) {
+        let Held { root, new_ino, time, cred, op } = self;
+        root.put(out);
+        new_ino.put(out);
+        time.put(out);
+        cred.put(out);
+        op.put(out);
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (root, new_ino) = Code::take(from)?;
+        let (time, cred) = Code::take(from)?;
+        // Before it is taken: lists in lists could be deeper than the stack.
+        if from.peek().is_some_and(|tag| tag >= LEASE_TAG) {
+            return Err(CodecError::Invalid("held-back change"));
+        }
+        Ok(Held { root, new_ino, time, cred, op: Code::take(from)? })
+    }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        let op = Op::Unlink { parent: Code::any(dice), name: Code::any(dice) };
+        Held { root: Code::any(dice), new_ino: Code::any(dice), time: Code::any(dice), cred: Code::any(dice), op }
+    }
+}
+
+/// Operations from this tag on are about leases and are not held back themselves.
+const LEASE_TAG: u8 = 18;
+
 code_enum!(RenameMode { 1 => Replace, 2 => NoReplace, 3 => Exchange });
 code_struct!(SetAttr { mode, uid, gid, atime, mtime, ctime });
 code_enum!(SetTime { 1 => Now, 2 => To(time) });

@@ -15,12 +15,13 @@ pub(crate) mod wire;
 
 use bytes::Bytes;
 
-pub(crate) use record::{ChunkRef, Head, Session, StoredReply};
+pub(crate) use record::{ChunkRef, Head, Lease, Session, StoredReply};
 pub use wire::CodecError;
 use wire::{Code, Reader, Writer};
 
 use crate::entry::Entry;
 use crate::ids::Epoch;
+use crate::namespace::lease::Held;
 use crate::namespace::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::site::SiteMap;
@@ -64,6 +65,32 @@ pub fn encode_refusal(refusal: &Refusal) -> Bytes {
 /// # Errors
 /// [`CodecError`] for bytes that no [`encode_refusal`] wrote.
 pub fn decode_refusal(bytes: &[u8]) -> Result<Refusal, CodecError> {
+    decode(bytes)
+}
+
+/// Bytes of held-back changes.
+pub fn encode_held(items: &Vec<Held>) -> Bytes {
+    encode(items)
+}
+
+/// Held-back changes from their bytes.
+///
+/// # Errors
+/// [`CodecError`] for bytes that no [`encode_held`] wrote.
+pub fn decode_held(bytes: &[u8]) -> Result<Vec<Held>, CodecError> {
+    decode(bytes)
+}
+
+/// Bytes of what was refused of held-back changes.
+pub fn encode_refused(refused: &Vec<(u32, Refusal)>) -> Bytes {
+    encode(refused)
+}
+
+/// What was refused of held-back changes, from its bytes.
+///
+/// # Errors
+/// [`CodecError`] for bytes that no [`encode_refused`] wrote.
+pub fn decode_refused(bytes: &[u8]) -> Result<Vec<(u32, Refusal)>, CodecError> {
     decode(bytes)
 }
 

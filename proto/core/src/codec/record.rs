@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::wire::{code_enum, code_struct};
-use crate::ids::{Epoch, Ino, PgId, Seq, SlotId, SpaceId};
+use crate::ids::{ClientId, Epoch, Ino, PgId, Seq, SlotId, SpaceId};
 use crate::namespace::inode::{Dirent, Inode};
 
 /// The head of a volume: what its operations share.
@@ -50,6 +50,17 @@ pub(crate) struct StoredReply {
 }
 
 code_struct!(StoredReply { seq, reply });
+
+/// A write lease on a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// Who holds it.
+    pub(crate) client: ClientId,
+    /// The session's space.
+    pub(crate) space: SpaceId,
+}
+
+code_struct!(Lease { client, space });
 
 /// How often a chunk is named, and what whoever deletes it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -44,6 +44,8 @@ code_enum!(Outcome {
     6 => Copied { len, attr },
     7 => Stepped { more },
     8 => Site(outcome),
+    9 => Leased { first, dir, now },
+    10 => Held { refused },
 });
 code_struct!(Attr {
     volume,
@@ -112,4 +114,6 @@ code_enum!(Refusal {
     44 => NoChunk,
     45 => BadSum { what },
     46 => DiskFailed { why },
+    47 => Leased { volume, dir },
+    48 => NoLease { dir },
 });

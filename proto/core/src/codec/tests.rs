@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::wire::{Code, CodecError};
-use super::{ChunkRef, Head, Session, StoredReply, VERSION, decode, decode_born, encode, encode_born};
+use super::{ChunkRef, Head, Lease, Session, StoredReply, VERSION, decode, decode_born, encode, encode_born};
 use crate::entry::{Command, Entry};
 use crate::ids::Epoch;
 use crate::namespace::inode::{Dirent, Extent, ExtentBody, Inode};
@@ -95,6 +95,7 @@ proptest! {
         round_trips(&[Session::any(dice)]);
         round_trips(&[StoredReply::any(dice)]);
         round_trips(&[ChunkRef::any(dice)]);
+        round_trips(&[Lease::any(dice)]);
         round_trips(&[SiteHead::any(dice)]);
         round_trips(&[Inode::any(dice)]);
         round_trips(&Dirent::each(dice));

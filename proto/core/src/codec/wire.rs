@@ -82,6 +82,11 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
+    /// The next byte, left where it is.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.0.first().copied()
+    }
+
     /// Takes `N` bytes.
     ///
     /// # Errors

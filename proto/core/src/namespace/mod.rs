@@ -5,6 +5,7 @@
 
 pub(crate) mod fail;
 pub mod inode;
+pub mod lease;
 pub(crate) mod map;
 pub mod op;
 pub(crate) mod ops;

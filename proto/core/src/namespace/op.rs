@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::inode::{Extent, Kind, SlotRef};
+pub use super::lease::Held;
 use crate::ids::{Ino, VolumeId};
 use crate::name::{Name, XattrName};
 use crate::time::Timestamp;
@@ -45,6 +46,11 @@ pub enum Op {
     MakeJunction { parent: Ino, name: Name, slot: SlotRef },
     /// Removes a junction; the volume stays. Superuser only. `Done`.
     RemoveJunction { parent: Ino, name: Name },
+    /// Takes a write lease on an empty directory, and inode numbers for what will be made under it; asked again by the
+    /// holder, more numbers. `Leased`.
+    Lease { dir: Ino, numbers: u32 },
+    /// Changes made under write leases and held back, in order; then these leases are given up. `Held`.
+    Held { items: Vec<Held>, give_up: Vec<Ino> },
 }
 
 /// How a rename treats its target.

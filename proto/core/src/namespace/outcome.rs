@@ -2,7 +2,9 @@
 
 use super::inode::Attr;
 use crate::ids::Ino;
+use crate::refusal::Refusal;
 use crate::site::SiteOutcome;
+use crate::time::Timestamp;
 
 /// What came of a command that was not refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,20 @@ pub enum Outcome {
         len: u64,
         /// The target after it.
         attr: Attr,
+    },
+    /// The directory is leased to whoever asked.
+    Leased {
+        /// The first of the inode numbers.
+        first: Ino,
+        /// The directory.
+        dir: Attr,
+        /// The entry's time.
+        now: Timestamp,
+    },
+    /// Held-back changes were made, but for these: their places in the list, and why not.
+    Held {
+        /// In order.
+        refused: Vec<(u32, Refusal)>,
     },
     /// A background step was taken.
     Stepped {

@@ -12,6 +12,7 @@ use crate::ids::{ClientId, SpaceId};
 use crate::keys;
 use crate::limits::MAX_WINDOW;
 use crate::namespace::fail::Fail;
+use crate::namespace::lease;
 use crate::namespace::outcome::Outcome;
 use crate::namespace::records;
 use crate::refusal::Refusal;
@@ -64,6 +65,7 @@ pub(crate) fn is_passing(refusal: &Refusal) -> bool {
     matches!(
         refusal,
         Refusal::CutPending { .. }
+            | Refusal::Leased { .. }
             | Refusal::Busy { .. }
             | Refusal::NoSession { .. }
             | Refusal::SessionEnded { .. }
@@ -98,6 +100,7 @@ pub(crate) fn end(out: &mut Overlay<'_>, client: ClientId, space: SpaceId) -> Re
         places.push(bytes::Bytes::copy_from_slice(key));
         Ok(ControlFlow::Continue(()))
     })?;
+    lease::end_of(out, client, space)?;
     for key in places {
         out.remove(key);
     }

@@ -9,7 +9,7 @@ use crate::limits::MAX_CHANGES;
 use crate::name::Name;
 use crate::namespace::fail::Fail;
 use crate::namespace::inode::{Attr, Dirent, Inode, Kind};
-use crate::namespace::records;
+use crate::namespace::{lease, records};
 use crate::refusal::Refusal;
 use crate::time::Timestamp;
 use crate::view::Overlay;
@@ -31,16 +31,40 @@ pub(crate) struct Tx<'a> {
     pub(crate) volume: VolumeId,
     /// Its head, written back at the end if it changed.
     pub(crate) head: Head,
+    /// For a change that was made under a write lease and held back.
+    pub(crate) held: Option<HeldTx>,
+}
+
+/// What differs for a held-back change.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HeldTx {
+    /// The number that a new inode has already.
+    pub(crate) new_ino: Option<Ino>,
+    /// Records that the changes before it in the same entry change.
+    pub(crate) used: usize,
 }
 
 impl Tx<'_> {
     /// How many more records this command may change.
     pub(crate) fn room(&self) -> usize {
-        MAX_CHANGES.saturating_sub(CHANGES_AT_END + self.out.changed())
+        let used = self.held.map_or(0, |held| held.used);
+        MAX_CHANGES.saturating_sub(CHANGES_AT_END + used + self.out.changed())
     }
 
+    /// An inode that may be changed: no directory that somebody holds a write lease on.
     pub(crate) fn inode(&self, ino: Ino) -> Result<Inode, Fail> {
-        records::inode(&self.out, self.volume, ino)
+        let inode = records::inode(&self.out, self.volume, ino)?;
+        self.guard(ino, &inode)?;
+        Ok(inode)
+    }
+
+    /// Refuses a leased directory. Its holder too, unless the change was held back under the lease: what it knows of
+    /// the directory would no longer be right.
+    pub(crate) fn guard(&self, ino: Ino, inode: &Inode) -> Result<(), Fail> {
+        match self.client {
+            Some(client) => lease::guard(&self.out, self.volume, ino, inode, self.held.map(|_| client)),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn put_inode(&mut self, ino: Ino, inode: &Inode) {
@@ -94,17 +118,20 @@ impl Tx<'_> {
         match self.look(parent, dir, name)? {
             None => Err(Refusal::NoEntry.into()),
             Some(Dirent::Junction(_)) => Err(junction_busy().into()),
-            Some(Dirent::Inode { ino, .. }) => Ok((ino, records::named_inode(&self.out, self.volume, ino)?)),
+            Some(Dirent::Inode { ino, .. }) => {
+                let inode = records::named_inode(&self.out, self.volume, ino)?;
+                self.guard(ino, &inode)?;
+                Ok((ino, inode))
+            }
         }
     }
 
     /// A new inode as `kind` and `mode` say, owned as its directory wants it, with one name (two for a directory).
     pub(crate) fn new_inode(&mut self, parent: Ino, dir: &Inode, kind: Kind, mode: u16) -> Result<(Ino, Inode), Fail> {
-        let ino = self.head.next_ino;
-        if ino > Ino::MAX {
-            return Err(Refusal::NoSpace { why: "all inode numbers of the volume are used up".into() }.into());
-        }
-        self.head.next_ino = Ino(ino.0 + 1);
+        let ino = match self.held {
+            None => lease::take_numbers(&mut self.head, 1)?,
+            Some(held) => lease::reserved(&self.out, self.volume, &self.head, held.new_ino)?,
+        };
         self.head.inodes += 1;
         let inherits = dir.mode & SGID != 0;
         let gid = if inherits { dir.gid } else { self.cred.gid };
@@ -149,7 +176,8 @@ impl Tx<'_> {
     }
 
     fn change_directory(&mut self, ino: Ino, change: impl FnOnce(&mut Inode)) -> Result<(), Fail> {
-        let mut dir = self.inode(ino)?;
+        // Whoever adds or removes a name has asked for the directory before.
+        let mut dir = records::inode(&self.out, self.volume, ino)?;
         change(&mut dir);
         dir.version += 1;
         dir.mtime = self.now;
@@ -185,16 +213,22 @@ impl Tx<'_> {
 
     /// Checks the quota against `before`, the head as it was, and writes the head back if it changed.
     pub(crate) fn settle(&mut self, before: &Head) -> Result<(), Refusal> {
-        let over = |now: u64, was: u64, max: u64| max != 0 && now > was && now > max;
         let head = &self.head;
-        if over(head.bytes, before.bytes, head.max_bytes) || over(head.inodes, before.inodes, head.max_inodes) {
-            return Err(Refusal::QuotaExceeded);
-        }
+        within_quota(before, head)?;
         if head != before {
             self.out.put(keys::head(self.volume), codec::encode(head));
         }
         Ok(())
     }
+}
+
+/// Whether a change that left this head stays within the volume's limits, or at least does not add to what is above.
+pub(crate) fn within_quota(before: &Head, head: &Head) -> Result<(), Refusal> {
+    let over = |now: u64, was: u64, max: u64| max != 0 && now > was && now > max;
+    if over(head.bytes, before.bytes, head.max_bytes) || over(head.inodes, before.inodes, head.max_inodes) {
+        return Err(Refusal::QuotaExceeded);
+    }
+    Ok(())
 }
 
 /// An inode of a kind with nothing in it.

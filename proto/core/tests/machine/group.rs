@@ -117,7 +117,8 @@ impl Group {
     }
 
     pub(crate) fn query(&self, query: Query) -> Result<Answer, Refusal> {
-        machine::query(&self.records, VOLUME, &Cred::root(), &query).expect("a map in memory does not fail")
+        machine::query(&self.records, VOLUME, ClientId(0), &Cred::root(), &query)
+            .expect("a map in memory does not fail")
     }
 
     /// All extents of a file up to its end.

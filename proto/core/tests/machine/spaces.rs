@@ -1,7 +1,7 @@
 //! Volumes, spaces, junctions and slots.
 
 use weft_core::entry::{Caller, Command, Cred};
-use weft_core::ids::{GroupId, Ino, SlotId, SpaceId, VolumeId};
+use weft_core::ids::{ClientId, GroupId, Ino, SlotId, SpaceId, VolumeId};
 use weft_core::machine;
 use weft_core::namespace::inode::SlotRef;
 use weft_core::namespace::op::{Op, RenameMode};
@@ -28,7 +28,7 @@ fn a_volume_is_attached_once_and_found_by_its_slot() {
     let none = Err(Refusal::NoVolume { what: "2".into() });
     assert_eq!(machine::volume_root(&group.records, VolumeId(2)), Ok(none.clone().map(|()| root)));
     assert_eq!(
-        machine::query(&group.records, VolumeId(2), &Cred::root(), &Query::Statfs).expect("a map"),
+        machine::query(&group.records, VolumeId(2), ClientId(0), &Cred::root(), &Query::Statfs).expect("a map"),
         none.map(|()| Answer::Done)
     );
 }

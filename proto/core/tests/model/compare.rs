@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use weft_core::entry::Cred;
-use weft_core::ids::{ChunkId, Ino, SpaceId};
+use weft_core::ids::{ChunkId, ClientId, Ino, SpaceId};
 use weft_core::machine::{self, ChunkState};
 use weft_core::namespace::inode::{Attr, Dirent, Kind};
 use weft_core::namespace::outcome::Outcome;
@@ -52,7 +52,7 @@ pub(crate) fn compare(records: &dyn View, tree: &Tree, space: SpaceId, chunks: &
 }
 
 fn ask(records: &dyn View, query: Query) -> Result<Answer, Refusal> {
-    machine::query(records, VOLUME, &Cred::root(), &query).expect("a map in memory does not fail")
+    machine::query(records, VOLUME, ClientId(0), &Cred::root(), &query).expect("a map in memory does not fail")
 }
 
 /// A directory's names, fetched two at a time.

@@ -144,6 +144,7 @@ impl Tree {
 
     fn try_op(&mut self, client: ClientId, cred: &Cred, op: &Op) -> Answer {
         match op {
+            Op::Lease { .. } | Op::Held { .. } => panic!("leases have tests of their own"),
             Op::Mkdir { parent, name, mode } => {
                 self.free_name(cred, parent.0, name.as_bytes())?;
                 let ino = self.make(cred, parent.0, Kind::Directory, mode & 0o1777);

@@ -1,6 +1,7 @@
 //! Changes and what came of them.
 
 use bytes::Bytes;
+use weft_core::codec;
 use weft_core::ids::{GroupId, VolumeId};
 use weft_core::limits::{MAX_COMMIT_EXTENTS, MAX_FILE, MAX_SYMLINK, MAX_XATTR_VALUE};
 use weft_core::name::{Name, XattrName};
@@ -65,6 +66,10 @@ pub fn apply_reply(outcome: &Outcome) -> pb::ApplyReply {
         Outcome::Copied { len, attr: after } => {
             Some(WireOutcome::Copied(pb::Copied { len: *len, attr: Some(attr(after)) }))
         }
+        Outcome::Leased { first, dir, now } => {
+            Some(WireOutcome::Leased(pb::Leased { first: first.0, dir: Some(attr(dir)), now: Some(time(*now)) }))
+        }
+        Outcome::Held { refused } => Some(WireOutcome::Held(pb::HeldMade { refused: codec::encode_refused(refused) })),
         Outcome::Stepped { .. } | Outcome::Site(_) => None,
     };
     pb::ApplyReply { outcome }
@@ -89,6 +94,15 @@ fn parse_outcome(wire: pb::ApplyReply) -> Result<Outcome, Refusal> {
             replaced: renamed.replaced.map(|replaced| parse_attr(Some(replaced))).transpose()?,
         },
         WireOutcome::Copied(copied) => Outcome::Copied { len: copied.len, attr: parse_attr(copied.attr)? },
+        WireOutcome::Leased(leased) => Outcome::Leased {
+            first: parse_ino(leased.first)?,
+            dir: parse_attr(leased.dir)?,
+            now: parse_time(need(leased.now, "a time")?)?,
+        },
+        WireOutcome::Held(made) => Outcome::Held {
+            refused: codec::decode_refused(&made.refused)
+                .map_err(|error| invalid(format!("the list of refused changes: {error}")))?,
+        },
     })
 }
 
@@ -165,6 +179,11 @@ fn wire_op(op: &Op) -> WireOp {
         Op::RemoveJunction { parent, name } => {
             WireOp::RemoveJunction(pb::RemoveJunction { parent: parent.0, name: name.to_bytes() })
         }
+        Op::Lease { dir, numbers } => WireOp::Lease(pb::Lease { dir: dir.0, numbers: *numbers }),
+        Op::Held { items, give_up } => WireOp::Held(pb::Held {
+            items: codec::encode_held(items),
+            give_up: give_up.iter().map(|dir| dir.0).collect(),
+        }),
     }
 }
 
@@ -234,6 +253,11 @@ fn parse_op(wire: WireOp) -> Result<Op, Refusal> {
         WireOp::RemoveJunction(pb::RemoveJunction { parent, name }) => {
             Op::RemoveJunction { parent: parse_ino(parent)?, name: Name::parse(name)? }
         }
+        WireOp::Lease(pb::Lease { dir, numbers }) => Op::Lease { dir: parse_ino(dir)?, numbers },
+        WireOp::Held(pb::Held { items, give_up }) => Op::Held {
+            items: codec::decode_held(&items).map_err(|error| invalid(format!("held-back changes: {error}")))?,
+            give_up: give_up.into_iter().map(parse_ino).collect::<Result<_, _>>()?,
+        },
     })
 }
 

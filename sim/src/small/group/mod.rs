@@ -377,7 +377,7 @@ impl World<'_> {
         let cred = roll::cred(&mut self.rng);
         let at = self.rng.random_range(0..REPLICAS);
         self.tally.steps += 1;
-        let answer = machine::query(&self.replicas[at].records, volume, &cred, &query);
+        let answer = machine::query(&self.replicas[at].records, volume, ClientId(0), &cred, &query);
         answer.map(drop).map_err(|error| damaged(&error))
     }
 
@@ -465,7 +465,7 @@ impl World<'_> {
     fn uses(&self) -> Result<BTreeMap<VolumeId, VolumeUse>, Violation> {
         let mut uses = BTreeMap::new();
         for (volume, _) in if self.wide { &VOLUMES[..] } else { &VOLUMES[..1] } {
-            let answer = machine::query(&self.truth, *volume, &Cred::root(), &Query::Statfs);
+            let answer = machine::query(&self.truth, *volume, ClientId(0), &Cred::root(), &Query::Statfs);
             if let Ok(Answer::Statfs(now)) = answer.map_err(|error| damaged(&error))? {
                 uses.insert(*volume, now);
             }

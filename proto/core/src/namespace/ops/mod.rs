@@ -5,6 +5,7 @@ mod commit;
 mod copy_range;
 mod create;
 mod junction;
+mod lease;
 mod link;
 mod mkdir;
 mod mknod;
@@ -46,5 +47,7 @@ pub(crate) fn run(tx: &mut Tx<'_>, op: &Op) -> Result<Outcome, Fail> {
         Op::RemoveXattr { ino, name } => xattr::remove(tx, *ino, name),
         Op::MakeJunction { parent, name, slot } => junction::make(tx, *parent, name, *slot),
         Op::RemoveJunction { parent, name } => junction::remove(tx, *parent, name),
+        Op::Lease { dir, numbers } => lease::take(tx, *dir, *numbers),
+        Op::Held { items, give_up } => lease::make(tx, items, give_up),
     }
 }

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use super::{Answer, Found, ListedEntry, Query, VolumeUse};
 use crate::access::{self, EXECUTE, READ, WRITE};
 use crate::entry::Cred;
-use crate::ids::{Ino, VolumeId};
+use crate::ids::{ClientId, Ino, VolumeId};
 use crate::keys;
 use crate::limits::{MAX_MAP, MAX_READDIR, OPEN_MAP};
 use crate::name::{Name, XattrName};
 use crate::namespace::fail::Fail;
 use crate::namespace::inode::{Dirent, Inode, Kind};
+use crate::namespace::lease;
 use crate::namespace::ops::xattr;
 use crate::namespace::records::{self, attr};
 use crate::refusal::Refusal;
@@ -20,13 +21,19 @@ use crate::span::Span;
 use crate::view::{View, ViewError};
 
 /// Answers one question about a volume.
-pub(crate) fn answer(view: &dyn View, volume: VolumeId, cred: &Cred, query: &Query) -> Result<Answer, Fail> {
+pub(crate) fn answer(
+    view: &dyn View,
+    volume: VolumeId,
+    client: ClientId,
+    cred: &Cred,
+    query: &Query,
+) -> Result<Answer, Fail> {
     if let Query::Slot { space, slot } = query {
         let held = records::get(view, &keys::slot(*space, *slot))?;
         return held.map(Answer::Slot).ok_or_else(|| Refusal::NoSlot { slot: *slot }.into());
     }
     let head = records::head(view, volume)?;
-    let ask = Ask { view, volume, cred };
+    let ask = Ask { view, volume, client, cred };
     match query {
         Query::Lookup { parent, name } => ask.lookup(*parent, name),
         Query::Getattr { ino } => Ok(Answer::Attr(attr(volume, *ino, &ask.inode(*ino)?))),
@@ -54,12 +61,29 @@ pub(crate) fn answer(view: &dyn View, volume: VolumeId, cred: &Cred, query: &Que
 struct Ask<'a> {
     view: &'a dyn View,
     volume: VolumeId,
+    client: ClientId,
     cred: &'a Cred,
 }
 
 impl Ask<'_> {
     fn inode(&self, ino: Ino) -> Result<Inode, Fail> {
-        records::inode(self.view, self.volume, ino)
+        let inode = records::inode(self.view, self.volume, ino)?;
+        self.guard(ino, &inode)?;
+        Ok(inode)
+    }
+
+    fn named_inode(&self, ino: Ino) -> Result<Inode, Fail> {
+        let inode = records::named_inode(self.view, self.volume, ino)?;
+        self.guard(ino, &inode)?;
+        Ok(inode)
+    }
+
+    /// Of a directory that another client has leased, only that client knows the state.
+    fn guard(&self, ino: Ino, inode: &Inode) -> Result<(), Fail> {
+        match self.client {
+            ClientId(0) => Ok(()),
+            client => lease::guard(self.view, self.volume, ino, inode, Some(client)),
+        }
     }
 
     fn directory(&self, ino: Ino) -> Result<Inode, Fail> {
@@ -74,7 +98,7 @@ impl Ask<'_> {
             None => Err(Refusal::NoEntry.into()),
             Some(Dirent::Junction(slot)) => Ok(Answer::Found(Found::Junction(slot))),
             Some(Dirent::Inode { ino, .. }) => {
-                let inode = records::named_inode(self.view, self.volume, ino)?;
+                let inode = self.named_inode(ino)?;
                 Ok(Answer::Found(Found::Inode(attr(self.volume, ino, &inode))))
             }
         }
@@ -132,7 +156,7 @@ impl Ask<'_> {
         if with_attrs && access::verdict(self.cred, (&dir).into(), EXECUTE).is_allowed() {
             for entry in &mut entries {
                 if let Dirent::Inode { ino, .. } = entry.dirent {
-                    let inode = records::named_inode(self.view, self.volume, ino)?;
+                    let inode = self.named_inode(ino)?;
                     entry.attr = Some(attr(self.volume, ino, &inode));
                 }
             }
