@@ -173,6 +173,15 @@ impl Fake {
         self.state.lock().log(None, Command::EndSession { client, space }).expect("ending is not refused");
     }
 
+    /// Takes a write lease from whoever holds it.
+    pub(crate) fn revoke(&self, volume: VolumeId, dir: Ino) {
+        let mut state = self.state.lock();
+        if let Some(lease) = lease::lease_of(&state.records, volume, dir).expect("a map in memory") {
+            let command = Command::Revoke { volume, dir, client: lease.client };
+            state.log(None, command).expect("revoking is not refused");
+        }
+    }
+
     /// Runs a client's change at the server without a client.
     pub(crate) fn as_root(&self, volume: VolumeId, op: Op) -> Result<Outcome, Refusal> {
         let mut state = self.state.lock();

@@ -3,4 +3,5 @@
 mod example;
 mod faults;
 mod files;
+mod leases;
 mod model;

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod group;
+mod leases;
 mod posix;
 mod sessions;
 mod spaces;

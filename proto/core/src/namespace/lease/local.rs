@@ -191,7 +191,7 @@ impl Local {
             (None, None) => Way::Away,
             (Some(root), None) => match op {
                 Op::Truncate { ino, .. } | Op::Commit(crate::namespace::op::Commit { ino, .. })
-                    if !self.knows_map(*ino) =>
+                    if self.is_file(*ino) && !self.knows_map(*ino) =>
                 {
                     Way::Through(vec![root])
                 }
