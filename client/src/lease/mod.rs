@@ -240,6 +240,13 @@ impl Shared {
         }
     }
 
+    /// Something failed behind an answer; whoever asks for durability next is told.
+    pub(crate) fn note_trouble(&self, volume: VolumeId, error: &Error) {
+        if let Some(leases) = self.leases.find(volume) {
+            leases.inner.lock().trouble = Some(error.clone());
+        }
+    }
+
     /// Gives all leases up, after all that was held back.
     pub(crate) async fn end_leases(&self) -> Result<()> {
         let mut result = Ok(());

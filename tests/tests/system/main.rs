@@ -4,3 +4,4 @@ mod bad_input;
 mod node_down;
 mod parallel;
 mod tree;
+mod two_mounts;

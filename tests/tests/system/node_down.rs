@@ -9,16 +9,22 @@ fn any_one_node_may_be_down() {
     let mut fabric = Fabric::start(3);
     let mut mount = fabric.mount();
     let root = mount.path.clone();
+    // Some at the root, at the server one by one; some in directories that the mount makes and leases.
+    let place = |round: usize, n: usize| match n % 2 {
+        0 => root.join(format!("r{round}-{n}")),
+        _ => root.join(format!("d{round}/{n}")),
+    };
     let content = |round: usize, n: usize| vec![(round * 50 + n) as u8; 3000 + n * 1500];
     let write = |round: usize| {
+        fs::create_dir(root.join(format!("d{round}"))).expect("make a directory");
         for n in 0..40 {
-            let path = root.join(format!("r{round}-{n}"));
+            let path = place(round, n);
             fs::write(&path, content(round, n)).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
         }
     };
     let check = |round: usize| {
         for n in 0..40 {
-            let path = root.join(format!("r{round}-{n}"));
+            let path = place(round, n);
             let found = fs::read(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
             assert!(found == content(round, n), "{} differs", path.display());
         }
