@@ -26,8 +26,8 @@ struct Shape {
     /// Simulated seconds with work and faults; checks come after.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Clients at work.
-    #[arg(long, default_value_t = 3)]
+    /// Clients at work, every other one under write leases.
+    #[arg(long, default_value_t = 4)]
     clients: u64,
     /// Leave the faults out.
     #[arg(long)]

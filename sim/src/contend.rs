@@ -8,7 +8,7 @@ use weft_client::{Cred, Error, Found, Ino, Name, RenameMode, Volume};
 
 use crate::laws::linearizable::Call;
 use crate::laws::namespace::{Answer, Mode, NameId, Op};
-use crate::workload::Shared;
+use crate::workload::{Memory, Shared};
 use crate::world;
 
 /// The directory they contend in.
@@ -19,18 +19,39 @@ const NAMES: NameId = 4;
 /// Calls of all clients.
 pub type History = Vec<Call<Op, Answer>>;
 
+/// Where a call is made, and with that in which history it is written down.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The directory.
+    pub dir: Ino,
+    /// Its number among the arenas, if it is one.
+    pub arena: Option<usize>,
+}
+
+impl Place {
+    fn history(self, memory: &mut Memory) -> &mut History {
+        match self.arena {
+            Some(arena) => &mut memory.arenas[arena].history,
+            None => &mut memory.history,
+        }
+    }
+}
+
 fn parsed(name: NameId) -> Result<Name, Error> {
     Ok(Name::parse(vec![b'a' + name])?)
 }
 
-/// One call, chosen by the dice.
-pub async fn step(rng: &mut SmallRng, volume: &Volume, dir: Ino, shared: &Shared) {
+/// One or two calls, chosen by the dice; their numbers in the history.
+pub async fn step(rng: &mut SmallRng, volume: &Volume, place: Place, shared: &Shared) -> Vec<usize> {
+    let mut calls = Vec::new();
     let name = rng.random_range(0..NAMES);
     let target = (name + rng.random_range(1..NAMES)) % NAMES;
     let op = match rng.random_range(0..20) {
         0..5 => Op::Create { call: 0, name },
         5..8 => {
-            let Some(Answer::Inode(ino)) = record(volume, dir, shared, Op::Lookup { name }).await else { return };
+            let (call, answer) = record(volume, place, shared, Op::Lookup { name }).await;
+            calls.push(call);
+            let Some(Answer::Inode(ino)) = answer else { return calls };
             Op::Link { ino, name: target }
         }
         8..10 => Op::Unlink { name },
@@ -40,30 +61,31 @@ pub async fn step(rng: &mut SmallRng, volume: &Volume, dir: Ino, shared: &Shared
         15..18 => Op::Lookup { name },
         _ => Op::List,
     };
-    record(volume, dir, shared, op).await;
+    calls.push(record(volume, place, shared, op).await.0);
+    calls
 }
 
-/// Asks and writes down. `None` if the outcome stayed unknown.
-async fn record(volume: &Volume, dir: Ino, shared: &Shared, mut op: Op) -> Option<Answer> {
-    let at = shared.borrow().history.len();
+/// Asks and writes down: the number of the call, and `None` if its outcome stayed unknown.
+async fn record(volume: &Volume, place: Place, shared: &Shared, mut op: Op) -> (usize, Option<Answer>) {
+    let at = place.history(&mut shared.borrow_mut()).len();
     if let Op::Create { call, .. } = &mut op {
         *call = at as u64;
     }
     let start = world::now().as_nanos() as u64;
-    shared.borrow_mut().history.push(Call { op: op.clone(), start, end: None });
-    let answer = match ask(volume, dir, &op).await {
+    place.history(&mut shared.borrow_mut()).push(Call { op: op.clone(), start, end: None });
+    let answer = match ask(volume, place.dir, &op).await {
         Ok(answer) => answer,
         Err(error) if error.errno() == libc::ENOENT => Answer::NoEntry,
         Err(error) if error.errno() == libc::EEXIST => Answer::Exists,
         Err(error) => {
             tracing::info!(?op, %error, "contended call stayed unknown");
-            return None;
+            return (at, None);
         }
     };
     let end = world::now().as_nanos() as u64;
     tracing::debug!(?op, ?answer, start, end, "contended call");
-    shared.borrow_mut().history[at].end = Some((end, answer.clone()));
-    Some(answer)
+    place.history(&mut shared.borrow_mut())[at].end = Some((end, answer.clone()));
+    (at, Some(answer))
 }
 
 async fn ask(volume: &Volume, dir: Ino, op: &Op) -> Result<Answer, Error> {

@@ -49,9 +49,14 @@ pub async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<Nod
 /// What can be told without asking anybody.
 fn at_rest(shared: &Shared, nodes: &[NodeState]) -> Result<(), Violation> {
     laws::counts::check(nodes)?;
-    let decided = laws::namespace::check(&shared.borrow().history)?;
     let mut memory = shared.borrow_mut();
-    memory.faults.contended += memory.history.len() as u64;
-    memory.faults.undecided += u64::from(!decided);
+    let mut undecided = u64::from(!laws::namespace::check(&memory.history)?);
+    let mut contended = memory.history.len() as u64;
+    for arena in &memory.arenas {
+        undecided += u64::from(!laws::namespace::check(&arena.history)?);
+        contended += arena.history.len() as u64;
+    }
+    memory.faults.contended += contended;
+    memory.faults.undecided += undecided;
     Ok(())
 }

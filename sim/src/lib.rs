@@ -9,6 +9,7 @@ pub mod disk;
 pub mod index;
 pub mod judge;
 pub mod laws;
+pub mod leased;
 pub mod nemesis;
 pub mod net;
 pub mod run;

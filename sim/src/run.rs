@@ -98,6 +98,14 @@ counters! {
         reads,
         /// Calls of clients that contended for the same names.
         contended,
+        /// Write leases taken.
+        leases,
+        /// Write leases wanted back by others.
+        recalls,
+        /// Write leases lost by silence, or with what was held back under them.
+        lost_leases,
+        /// Changes answered under them.
+        held,
         /// Histories for which the bound of effort was reached before a verdict.
         undecided,
     }

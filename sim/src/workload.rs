@@ -13,6 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weft_client::{Client, ConnectOptions, Cred, Error, Found, Ino, Name, RenameMode, Volume};
 
+use crate::leased::Arena;
 use crate::run::{Faults, Violation};
 use crate::{contend, world};
 
@@ -26,6 +27,10 @@ pub struct Memory {
     pub names: BTreeMap<String, Possible>,
     /// Calls of clients that contend for the same names.
     pub history: contend::History,
+    /// Directories that clients with write leases made and all of them contend in.
+    pub arenas: Vec<Arena>,
+    /// The directory of a worker's names, where it is not the shared one.
+    pub places: BTreeMap<u64, Ino>,
     /// Counts.
     pub faults: Faults,
     /// The first broken law.
@@ -45,8 +50,17 @@ const NAMES_PER_CLIENT: u64 = 12;
 
 /// Connects; asks again until a fabric that is just starting answers.
 pub async fn connect() -> Result<(Client, Volume), Error> {
+    connect_with(|_| {}).await
+}
+
+/// The same with other settings.
+///
+/// # Errors
+/// None that a later attempt could mend.
+pub async fn connect_with(change: impl Fn(&mut ConnectOptions)) -> Result<(Client, Volume), Error> {
     let mut options = ConnectOptions::new(world::addrs());
     options.deadline = Duration::from_secs(30);
+    change(&mut options);
     loop {
         let attempt = async {
             let client = Client::connect(options.clone(), world::client_parts()).await?;
@@ -85,14 +99,22 @@ pub async fn directory(volume: &Volume, name: &'static [u8]) -> Result<Ino, Erro
     }
 }
 
-struct Worker {
+/// Works on files of its own names, one call after the other.
+pub(crate) struct Worker {
     id: u64,
     rng: SmallRng,
     volume: Volume,
-    dir: Ino,
+    /// Where its names are.
+    pub(crate) dir: Ino,
     contended: Ino,
     cred: Cred,
     shared: Shared,
+    /// Whether what it is answered may still be lost.
+    suspects: bool,
+    /// What it found that should not be, if so.
+    pub(crate) suspicion: RefCell<Option<Violation>>,
+    /// What its names may have held since all was known to be durable.
+    since: RefCell<BTreeMap<String, Possible>>,
 }
 
 /// One client's work until `until` of simulated time.
@@ -110,7 +132,7 @@ pub async fn client(id: u64, seed: u64, until: Duration, shared: Shared) -> Outc
     };
     let (dir, contended) = dirs;
     let rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(id));
-    let mut worker = Worker { id, rng, volume, dir, contended, cred: Cred::root(), shared };
+    let mut worker = Worker { contended, ..Worker::new(id, rng, &volume, dir, &shared) };
     while world::now() < until && worker.shared.borrow().broken.is_none() {
         worker.step().await;
         let pause = worker.rng.random_range(1..40);
@@ -125,6 +147,39 @@ pub async fn client(id: u64, seed: u64, until: Duration, shared: Shared) -> Outc
 }
 
 impl Worker {
+    fn new(id: u64, rng: SmallRng, volume: &Volume, dir: Ino, shared: &Shared) -> Worker {
+        Worker {
+            id,
+            rng,
+            volume: volume.clone(),
+            dir,
+            contended: dir,
+            cred: Cred::root(),
+            shared: shared.clone(),
+            suspects: false,
+            suspicion: RefCell::default(),
+            since: RefCell::default(),
+        }
+    }
+
+    /// One whose answers may still be lost.
+    pub(crate) fn suspecting(id: u64, seed: u64, volume: &Volume, dir: Ino, shared: &Shared) -> Worker {
+        Worker { suspects: true, ..Worker::new(id, SmallRng::seed_from_u64(seed), volume, dir, shared) }
+    }
+
+    /// All it was answered is durable.
+    pub(crate) fn settled(&self) {
+        self.since.borrow_mut().clear();
+    }
+
+    /// Some of what it was answered since then may be lost.
+    pub(crate) fn unsettle(&self) {
+        for (name, possible) in std::mem::take(&mut *self.since.borrow_mut()) {
+            let all = [possible, self.possible(&name)].concat();
+            self.shared.borrow_mut().names.insert(name, all);
+        }
+    }
+
     fn pick(&mut self) -> String {
         format!("c{}-{}", self.id, self.rng.random_range(0..NAMES_PER_CLIENT))
     }
@@ -145,6 +200,12 @@ impl Worker {
     }
 
     fn remember(&self, name: &str, possible: Possible, acknowledged: bool) {
+        if self.suspects {
+            let before = self.possible(name);
+            let mut since = self.since.borrow_mut();
+            let all = since.entry(name.to_string()).or_insert(before);
+            all.extend(possible.iter().filter(|one| !all.contains(one)).cloned().collect::<Vec<_>>());
+        }
         let mut memory = self.shared.borrow_mut();
         match acknowledged {
             true => memory.faults.acknowledged += 1,
@@ -155,8 +216,19 @@ impl Worker {
 
     async fn step(&mut self) {
         if self.rng.random_bool(0.3) {
-            return contend::step(&mut self.rng, &self.volume, self.contended, &self.shared).await;
+            let newest = self.shared.borrow().arenas.iter().enumerate().next_back().map(|(at, arena)| (at, arena.dir));
+            let place = match newest.filter(|_| self.rng.random_bool(0.5)) {
+                Some((at, dir)) => contend::Place { dir, arena: Some(at) },
+                None => contend::Place { dir: self.contended, arena: None },
+            };
+            contend::step(&mut self.rng, &self.volume, place, &self.shared).await;
+            return;
         }
+        self.on_files().await;
+    }
+
+    /// One call on one of its names, or a few.
+    pub(crate) async fn on_files(&mut self) {
         let name = self.pick();
         let roll = self.rng.random_range(0..100);
         match roll {
@@ -280,10 +352,20 @@ impl Worker {
     }
 
     fn accuse(&self, name: &str, what: &str) {
-        tracing::error!(name, what, "broken law");
+        tracing::warn!(name, what, "not as it was answered");
         let law = "acknowledged data is readable and equal";
-        self.shared.borrow_mut().broken.get_or_insert(Violation { law, what: format!("{name}: {what}") });
+        let violation = Violation { law, what: format!("{name}: {what}") };
+        match self.suspects {
+            true => *self.suspicion.borrow_mut() = Some(violation),
+            false => drop(self.shared.borrow_mut().broken.get_or_insert(violation)),
+        }
     }
+}
+
+/// Whose name it is.
+pub fn worker_of(name: &str) -> u64 {
+    let id = name.strip_prefix('c').and_then(|rest| rest.split('-').next());
+    id.and_then(|id| id.parse().ok()).unwrap_or(u64::MAX)
 }
 
 /// What a read found that should not be.
