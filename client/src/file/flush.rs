@@ -44,7 +44,7 @@ impl FileState {
             runtime.spawn(async move {
                 if let Err(error) = state.flush().await {
                     tracing::warn!(volume = %state.volume.id, ino = %state.ino, %error, "flush in the background");
-                    state.shared.note_trouble(state.volume.id, &error);
+                    state.shared.note_lost(state.volume.id, state.ino, &error);
                     state.change(|inner| inner.fail(error));
                 }
             });

@@ -268,7 +268,8 @@ impl File {
     /// could not be written is kept and tried again by the next flush, unless the file or the session is gone.
     pub async fn flush(&self) -> Result<()> {
         self.flush_here().await?;
-        self.handle.volume.client.shared.settle_leases(self.handle.volume.info.id).await
+        let (volume, ino) = self.handle.state.key();
+        self.handle.volume.client.shared.settle_file(volume, ino).await
     }
 
     /// Below a write lease, up to where the commit is held back.

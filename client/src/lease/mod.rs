@@ -48,6 +48,8 @@ const MOST_HELD: usize = 4096;
 const MOST_HELD_BYTES: usize = 16 << 20;
 /// For so long a change is held back at the most; while it can't be sent, new ones wait.
 const OLDEST: Duration = Duration::from_secs(1);
+/// Lost files that are remembered one by one; of further ones only that there were some.
+const MOST_LOST: usize = 64 << 10;
 /// Memory for what is known below leased directories, in bytes: beyond it the maps of files are forgotten, and beyond
 /// twice as much the leases are given up.
 const MOST_KNOWN: usize = 64 << 20;
@@ -75,10 +77,20 @@ pub(crate) struct Leases {
     volumes: Mutex<BTreeMap<VolumeId, Arc<VolumeLeases>>>,
 }
 
+/// What was answered in a volume and then lost, in whatever session, for those who ask for durability.
+#[derive(Default)]
+struct Lost {
+    /// By file.
+    files: BTreeMap<Ino, Error>,
+    /// The last of all.
+    last: Option<Error>,
+}
+
 /// The leases of one session in one volume.
 pub(crate) struct VolumeLeases {
     session: Arc<Session>,
     volume: VolumeId,
+    lost: Arc<Mutex<Lost>>,
     inner: Mutex<Inner>,
     /// One lease is taken at a time.
     taking: tokio::sync::Mutex<()>,
@@ -110,8 +122,8 @@ struct Inner {
     last: Timestamp,
     held_until: Instant,
     listening: bool,
-    /// What was answered and then lost, for the next who asks for durability.
-    trouble: Option<Error>,
+    /// Files that the batch under way is about.
+    in_flight: Vec<Ino>,
     stats: LeaseStats,
 }
 
@@ -144,10 +156,19 @@ impl Leases {
         {
             return there.clone();
         }
+        let lost = match volumes.get(&volume) {
+            // Its session has ended. What it held back is lost from now on, also for whoever asks in the new one.
+            Some(before) => {
+                before.lose_all();
+                before.lost.clone()
+            }
+            None => Arc::default(),
+        };
         let now = Instant::now();
         let made = Arc::new(VolumeLeases {
             session: session.clone(),
             volume,
+            lost,
             inner: Mutex::new(Inner {
                 local: Local::new(volume, session.client, session.space),
                 queue: VecDeque::new(),
@@ -163,7 +184,7 @@ impl Leases {
                 last: Timestamp::default(),
                 held_until: now,
                 listening: false,
-                trouble: None,
+                in_flight: Vec::new(),
                 stats: LeaseStats::default(),
             }),
             taking: tokio::sync::Mutex::new(()),
@@ -240,10 +261,19 @@ impl Shared {
         }
     }
 
-    /// Something failed behind an answer; whoever asks for durability next is told.
-    pub(crate) fn note_trouble(&self, volume: VolumeId, error: &Error) {
+    /// The same for a file: what was held back of it, and before that.
+    pub(crate) async fn settle_file(&self, volume: VolumeId, ino: Ino) -> Result<()> {
+        let Some(leases) = self.leases.find(volume) else { return Ok(()) };
+        if self.is_leased(volume, ino) {
+            leases.pushed(self).await?;
+        }
+        leases.lost.lock().files.remove(&ino).map_or(Ok(()), Err)
+    }
+
+    /// Something failed behind an answer about a file; whoever asks for durability is told.
+    pub(crate) fn note_lost(&self, volume: VolumeId, ino: Ino, error: &Error) {
         if let Some(leases) = self.leases.find(volume) {
-            leases.inner.lock().trouble = Some(error.clone());
+            leases.lost.lock().note([ino], error);
         }
     }
 
@@ -369,7 +399,7 @@ impl VolumeLeases {
     /// The same, and whether anything was lost since somebody last asked.
     async fn settle(&self, shared: &Shared) -> Result<()> {
         self.pushed(shared).await?;
-        self.inner.lock().trouble.take().map_or(Ok(()), Err)
+        self.lost.lock().last.take().map_or(Ok(()), Err)
     }
 
     /// Gives leases up, after what is held back.
@@ -456,6 +486,17 @@ impl VolumeLeases {
         self.changed.notify_waiters();
         // Perhaps it was wanted back already.
         self.work.notify_one();
+    }
+}
+
+impl Lost {
+    fn note(&mut self, files: impl IntoIterator<Item = Ino>, error: &Error) {
+        for file in files {
+            if self.files.len() < MOST_LOST {
+                self.files.insert(file, error.clone());
+            }
+        }
+        self.last = Some(error.clone());
     }
 }
 
@@ -579,6 +620,17 @@ fn parent_of_new(op: &Op) -> Option<Ino> {
         | Op::Symlink { parent, .. } => Some(*parent),
         _ => None,
     }
+}
+
+/// The file that a change makes or is about.
+fn file_of(item: &Held) -> Option<Ino> {
+    item.new_ino.or(match &item.op {
+        Op::Commit(commit) => Some(commit.ino),
+        Op::Truncate { ino, .. } | Op::Setattr { ino, .. } | Op::SetXattr { ino, .. } | Op::RemoveXattr { ino, .. } => {
+            Some(*ino)
+        }
+        _ => None,
+    })
 }
 
 /// Bytes that an operation carries, roughly.

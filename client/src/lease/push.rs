@@ -11,11 +11,13 @@ use weft_core::limits::MAX_HELD_WEIGHT;
 use weft_core::namespace::lease::Held;
 use weft_core::namespace::op::Op;
 use weft_core::namespace::outcome::Outcome;
+use weft_core::refusal::Refusal;
 
-use super::{Inner, MOST_KNOWN, Queued, VolumeLeases};
+use super::{Inner, MOST_KNOWN, Queued, VolumeLeases, file_of};
 use crate::client::Shared;
 use crate::error::Error;
 use crate::meta::Failed;
+use crate::session::Session;
 use crate::trial::Trial;
 
 /// How long changes are gathered where nobody waits for them.
@@ -44,8 +46,7 @@ pub(super) async fn run(shared: Weak<Shared>, leases: Arc<VolumeLeases>) {
         match shared.upgrade() {
             Some(shared) if shared.open().is_ok() && !leases.session.ended() => {}
             _ => {
-                leases.inner.lock().lose_all();
-                leases.changed.notify_waiters();
+                leases.lose_all();
                 return;
             }
         }
@@ -61,36 +62,62 @@ impl VolumeLeases {
     async fn send(&self, shared: &Arc<Shared>) {
         let (items, give_up) = self.inner.lock().batch();
         let count = items.len();
+        let files: Vec<Option<Ino>> = items.iter().map(file_of).collect();
         let mut made = Ok(Outcome::Held { refused: Vec::new() });
         if count > 0 || !give_up.is_empty() {
-            let first = items.first().map(|item| item.op.clone());
-            tracing::trace!(volume = %self.volume, count, ?give_up, ?first, "send what was held back");
+            tracing::trace!(volume = %self.volume, count, ?give_up, "send what was held back");
             let op = Op::Held { items, give_up: give_up.clone() };
             let mut trial = Trial::within(&shared.options, TRY);
             made = shared.apply_in_trial(&self.session, &Cred::root(), self.volume, &op, &mut trial).await;
         }
         let mut inner = self.inner.lock();
         inner.stats.batches += u64::from(count > 0);
-        inner.made_below += count as u64;
-        match made {
+        let all = |error: Error| files.iter().map(|file| (*file, error.clone())).collect();
+        let lost: Vec<(Option<Ino>, Error)> = match made {
             Ok(Outcome::Held { refused }) => {
-                if let Some((_, refusal)) = refused.first() {
-                    let lost = refused.len();
-                    tracing::error!(volume = %self.volume, lost, %refusal, "changes held back under a write lease are lost");
-                    inner.trouble = Some(Error::Refused(refusal.clone()));
-                }
+                let of = |at: u32| files.get(at as usize).copied().flatten();
+                refused.into_iter().map(|(at, refusal)| (of(at), Error::Refused(refusal))).collect()
             }
-            Ok(_) => inner.trouble = Some(Error::unexpected("held-back changes")),
-            Err(Failed { error, .. }) => {
-                tracing::error!(volume = %self.volume, lost = count, %error, "changes held back under a write lease are lost");
-                inner.trouble = Some(error);
-            }
+            Ok(_) => all(Error::unexpected("held-back changes")),
+            Err(Failed { error, .. }) => all(error),
+        };
+        if let Some((_, error)) = lost.first() {
+            tracing::error!(volume = %self.volume, lost = lost.len(), %error, "changes held back under a write lease are lost");
+            let mut noted = self.lost.lock();
+            lost.iter().for_each(|(file, error)| noted.note(*file, error));
         }
+        // Only now: whoever waits for it looks at what was lost next.
+        inner.in_flight.clear();
+        inner.made_below += count as u64;
         for root in give_up {
             inner.local.give_up(root);
             inner.closing.remove(&root);
         }
         inner.shed();
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+}
+
+impl VolumeLeases {
+    /// The session or the client is no more, and with it what was not known to be made.
+    pub(super) fn lose_all(&self) {
+        let mut inner = self.inner.lock();
+        if !inner.queue.is_empty() || !inner.in_flight.is_empty() {
+            let count = inner.queue.len();
+            tracing::error!(volume = %self.volume, count, "changes held back under a write lease are lost with the session");
+            let Session { client, space, .. } = *self.session;
+            let error = Error::Refused(Refusal::SessionEnded { client, space });
+            let queued = inner.queue.iter().filter_map(|queued| file_of(&queued.item));
+            self.lost.lock().note(queued.chain(inner.in_flight.iter().copied()), &error);
+        }
+        inner.made_below += inner.queue.len() as u64;
+        inner.queue.clear();
+        inner.queued_bytes = 0;
+        for root in inner.local.roots() {
+            inner.local.give_up(root);
+        }
+        inner.closing.clear();
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -109,7 +136,7 @@ impl Inner {
 
     /// The next changes in order, and the leases that end behind them.
     fn batch(&mut self) -> (Vec<Held>, Vec<Ino>) {
-        let (mut items, mut weight, mut size) = (Vec::new(), 0, 0);
+        let (mut items, mut weight, mut size): (Vec<Held>, usize, usize) = (Vec::new(), 0, 0);
         while let Some(next) = self.queue.front() {
             let full =
                 items.len() >= BATCH || weight + next.weight > MAX_HELD_WEIGHT || size + next.bytes > BATCH_BYTES;
@@ -122,6 +149,7 @@ impl Inner {
             self.queued_bytes -= bytes;
             items.push(item);
         }
+        self.in_flight = items.iter().filter_map(file_of).collect();
         (items, self.to_give_up())
     }
 
@@ -135,35 +163,11 @@ impl Inner {
     /// Keeps what is known within bounds.
     fn shed(&mut self) {
         if self.local.bytes() > MOST_KNOWN {
-            let held: BTreeSet<Ino> = self.queue.iter().filter_map(|queued| file_of(&queued.item.op)).collect();
+            let held: BTreeSet<Ino> = self.queue.iter().filter_map(|queued| file_of(&queued.item)).collect();
             self.local.forget_maps(&held);
         }
         if self.local.bytes() > 2 * MOST_KNOWN {
             self.closing.extend(self.local.roots());
         }
-    }
-
-    /// The session or the client is no more.
-    fn lose_all(&mut self) {
-        if !self.queue.is_empty() {
-            tracing::error!(lost = self.queue.len(), "changes held back under a write lease are lost with the session");
-            self.trouble = Some(Error::Closed);
-        }
-        self.queue.clear();
-        self.queued_bytes = 0;
-        self.made_below = self.next;
-        for root in self.local.roots() {
-            self.local.give_up(root);
-        }
-        self.closing.clear();
-    }
-}
-
-/// The file whose map an operation changes.
-fn file_of(op: &Op) -> Option<Ino> {
-    match op {
-        Op::Commit(commit) => Some(commit.ino),
-        Op::Truncate { ino, .. } => Some(*ino),
-        _ => None,
     }
 }

@@ -312,6 +312,35 @@ fn a_lost_lease_is_an_error_for_whoever_asks_for_durability_once() {
 }
 
 #[test]
+fn whose_file_is_lost_is_told_and_nobody_else() {
+    run(async {
+        let fake = Fake::new(55);
+        let client = leasing(&fake).await;
+        let volume = client.volume("root").await.expect("there");
+        let dir = new_dir(&volume).await;
+        let create = |dir, called: &'static str| {
+            let volume = volume.clone();
+            async move { volume.create_file(&Cred::root(), dir, name(called), 0o644, true).await.expect("made").0 }
+        };
+        let (lost, other) = (create(dir, "lost").await, create(Ino::ROOT, "other").await);
+        lost.flush().await.expect("made and durable");
+        lost.write_at(0, Bytes::from_static(b"lost")).await.expect("written");
+        lost.close().await.expect("held back");
+        fake.revoke(volume.id(), dir);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        other.write_at(0, Bytes::from_static(b"other")).await.expect("written");
+        other.flush().await.expect("it has nothing to do with it");
+        assert_eq!(lost.flush().await.expect_err("its bytes are lost").errno(), 5);
+        let session = client.shared.session(volume.info().space).await.expect("open");
+        let again = volume.mkdir(&Cred::root(), Ino::ROOT, name("again"), 0o755).await.expect("made").ino;
+        let gone = create(again, "gone").await;
+        fake.end_session(session.client, session.space);
+        assert!(at(&volume, "other").await.is_ok(), "in a new session");
+        assert_eq!(gone.flush().await.expect_err("it went with the session").errno(), 5);
+    });
+}
+
+#[test]
 fn an_ended_session_loses_what_it_held_back_and_says_so() {
     run(async {
         let fake = Fake::new(53);

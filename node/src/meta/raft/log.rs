@@ -148,10 +148,15 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 return None;
             }
             let (items, next) = match log.read(at, to, READ_BYTES).await {
-                Ok(entries) => {
-                    let next = entries.last()?.log_id.index + 1;
-                    (entries.into_iter().map(Ok).collect(), next)
-                }
+                Ok(entries) => match entries.last() {
+                    Some(last) => {
+                        let next = last.log_id.index + 1;
+                        (entries.into_iter().map(Ok).collect(), next)
+                    }
+                    None if to == u64::MAX => return None,
+                    // Its write failed, and the replica is about to hear: what is applied must not jump over it.
+                    None => (vec![Err(io::Error::other(format!("entry {at} is not in the log")))], to),
+                },
                 Err(error) => (vec![Err(error)], to),
             };
             Some((futures::stream::iter(items), (log, next)))

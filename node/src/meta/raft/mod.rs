@@ -307,6 +307,10 @@ impl Consensus {
         let Some(successor) = successor else {
             return Err(Refusal::Invalid { why: format!("node {to} does not vote in group {}", self.group) });
         };
+        // A leader that is told to hand over to itself would wait for its own election and take no entries meanwhile.
+        if successor == self.me {
+            return Ok(());
+        }
         self.raft.trigger().transfer_leader(successor).await.map_err(stopped)
     }
 

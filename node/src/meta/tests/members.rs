@@ -82,6 +82,11 @@ async fn the_lead_is_handed_over_to_who_votes_and_to_nobody_else() {
     assert!(matches!(elsewhere, Err(Refusal::NotLeader { .. })), "{elsewhere:?}");
     let nobody = cluster.group(leader).transfer_lead(NodeId(77)).await;
     assert!(matches!(nobody, Err(Refusal::Invalid { .. })), "{nobody:?}");
+    // To itself is to nobody: it goes on.
+    let itself = cluster.replica(leader).node;
+    let asked = cluster.group(leader).transfer_lead(itself).await;
+    assert!(matches!(asked, Ok(()) | Err(Refusal::NotLeader { .. })), "{asked:?}");
+    cluster.take(1).await;
     eventually("the other one to lead", || async {
         // An election at the same time may bring back the first.
         if let Some(leading) = (0..3).find(|at| *at != next && cluster.group(*at).leading()) {
