@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use weft_core::broken::Variant;
+use weft_sim::nemesis::Kind;
 use weft_sim::run::{self, Plan};
 use weft_sim::small;
 
@@ -36,6 +37,9 @@ struct Shape {
     /// Leave the faults out.
     #[arg(long)]
     calm: bool,
+    /// Only these faults, in place of those that the seed draws.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', conflicts_with = "calm")]
+    faults: Vec<Kind>,
     /// Let disks acknowledge flushes they did not do: the laws must notice.
     #[arg(long)]
     lying_disks: bool,
@@ -96,6 +100,7 @@ impl Shape {
             seconds: self.seconds,
             clients: self.clients,
             faults: !self.calm,
+            kinds: self.faults.clone(),
             lying_disks: self.lying_disks,
             broken: self.broken,
         }
@@ -106,6 +111,8 @@ impl Shape {
         if self.calm {
             args.push("--calm".into());
         }
+        let kinds = self.faults.iter().filter_map(ValueEnum::to_possible_value);
+        args.extend(kinds.map(|kind| format!("--faults={}", kind.get_name())));
         if self.lying_disks {
             args.push("--lying-disks".into());
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use tracing::Level;
 use weft_core::broken::{self, Variant};
 
+use crate::nemesis::Kind;
 use crate::trace::{Digest, Tracer};
 use crate::{det, world};
 
@@ -20,6 +21,8 @@ pub struct Plan {
     pub clients: u64,
     /// Whether anything breaks.
     pub faults: bool,
+    /// What breaks; drawn by the seed if empty.
+    pub kinds: Vec<Kind>,
     /// Whether disks acknowledge flushes they did not do.
     pub lying_disks: bool,
     /// The promise that is not kept, if any.
