@@ -43,6 +43,15 @@ pub async fn step(rng: &mut SmallRng, volume: &Volume, dir: Ino, shared: &Shared
     record(volume, dir, shared, op).await;
 }
 
+/// One call that changes nothing.
+pub async fn look(rng: &mut SmallRng, volume: &Volume, dir: Ino, shared: &Shared) {
+    let op = match rng.random_bool(0.6) {
+        true => Op::Lookup { name: rng.random_range(0..NAMES) },
+        false => Op::List,
+    };
+    record(volume, dir, shared, op).await;
+}
+
 /// Asks and writes down. `None` if the outcome stayed unknown.
 async fn record(volume: &Volume, dir: Ino, shared: &Shared, mut op: Op) -> Option<Answer> {
     let at = shared.borrow().history.len();

@@ -245,6 +245,7 @@ impl Nemesis {
             return;
         }
         let kind = self.kinds[self.rng.random_range(0..self.kinds.len())];
+        let a = if kind == Kind::Isolate { self.isolated(now, a) } else { a };
         match kind {
             Kind::Partition | Kind::OneWay | Kind::Isolate | Kind::CutClient | Kind::SlowLink | Kind::Reset => {
                 self.act_on_links(sim, kind, a, b);
@@ -277,6 +278,17 @@ impl Nemesis {
                 nodes[a].clock.set_ahead(ahead);
             }
         }
+    }
+
+    /// Whom to cut off, in place of any node `a`: often a leader, and then mostly for so long that another is elected and
+    /// clients find it.
+    fn isolated(&mut self, now: Duration, a: usize) -> usize {
+        let group = GroupId(self.rng.random_range(0..=GROUPS));
+        let leads = |node: &NodeState| node.group(group).is_some_and(|group| group.leading);
+        if self.rng.random_bool(0.7) {
+            self.next = now + Duration::from_millis(self.rng.random_range(1000..8000));
+        }
+        if self.rng.random_bool(0.3) { a } else { self.nodes.iter().position(leads).unwrap_or(a) }
     }
 
     fn act_on_links(&mut self, sim: &mut Sim<'_>, kind: Kind, a: usize, b: usize) {

@@ -114,7 +114,7 @@ async fn life(site: &Site, node: usize, state: &NodeState, parts: &Parts) -> Out
         }
     }
     let running = Node::start(settings, parts.clone()).await?;
-    let mut orders = state.listen(running.groups());
+    let mut orders = state.listen(&running);
     loop {
         tokio::select! {
             biased;
