@@ -2,12 +2,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the program's output")]
 
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use weft_core::broken::Variant;
+use weft_sim::nemesis::Kind;
 use weft_sim::run::{self, Plan};
 use weft_sim::small;
+
+use crate::child::{self, Finished};
+use crate::prove::{self, Prove};
 
 /// Simulates whole Weft sites: real nodes and their clients in one thread, under one seed, with crashes, lost folders,
 /// sick disks, cut and slow links, jumping clocks; then checks what the fabric promises.
@@ -32,9 +37,15 @@ struct Shape {
     /// Leave the faults out.
     #[arg(long)]
     calm: bool,
+    /// Only these faults, in place of those that the seed draws.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', conflicts_with = "calm")]
+    faults: Vec<Kind>,
     /// Let disks acknowledge flushes they did not do: the laws must notice.
     #[arg(long)]
     lying_disks: bool,
+    /// Break a promise on purpose: a variant of `prove`.
+    #[arg(long, value_name = "VARIANT")]
+    broken: Option<Variant>,
 }
 
 #[derive(Subcommand)]
@@ -71,6 +82,8 @@ enum Action {
     },
     /// Runs the machines that decide alone, millions of steps a minute.
     Small(small::Many),
+    /// Breaks promises on purpose, one at a time, and shows that seeds find each.
+    Prove(Prove),
     /// Runs one seed in two processes and compares every event of every crate.
     Twice {
         /// Which.
@@ -82,7 +95,15 @@ enum Action {
 
 impl Shape {
     fn plan(&self, seed: u64) -> Plan {
-        Plan { seed, seconds: self.seconds, clients: self.clients, faults: !self.calm, lying_disks: self.lying_disks }
+        Plan {
+            seed,
+            seconds: self.seconds,
+            clients: self.clients,
+            faults: !self.calm,
+            kinds: self.faults.clone(),
+            lying_disks: self.lying_disks,
+            broken: self.broken,
+        }
     }
 
     fn args(&self) -> Vec<String> {
@@ -90,15 +111,15 @@ impl Shape {
         if self.calm {
             args.push("--calm".into());
         }
+        let kinds = self.faults.iter().filter_map(ValueEnum::to_possible_value);
+        args.extend(kinds.map(|kind| format!("--faults={}", kind.get_name())));
         if self.lying_disks {
             args.push("--lying-disks".into());
         }
+        args.extend(self.broken.map(|variant| format!("--broken={variant}")));
         args
     }
 }
-
-/// No seed takes longer than this on any machine; one that does hangs.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
@@ -108,6 +129,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Action::Replay { seed, trace, shape } => replay(seed, trace, &shape),
         Action::Small(many) => small::run(&many),
+        Action::Prove(what) => prove::run(&what),
         Action::Twice { seed, shape } => twice(seed, &shape),
     }
 }
@@ -118,52 +140,9 @@ fn replay(seed: u64, trace: Option<PathBuf>, shape: &Shape) -> ExitCode {
     if report.lawful() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn child(seed: u64, shape: &Shape) -> std::io::Result<Child> {
-    Command::new(std::env::current_exe()?)
-        .arg("replay")
-        .arg(seed.to_string())
-        .args(shape.args())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-}
-
-struct Finished {
-    ok: bool,
-    line: String,
-    errors: String,
-}
-
-/// Waits for a child on a thread of its own, killing it when it takes too long.
-fn finish(mut child: Child) -> std::io::Result<Finished> {
-    let pid = child.id();
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
-    let reader = std::thread::spawn(move || read_all(err.as_mut()));
-    let (over, watch) = std::sync::mpsc::channel::<()>();
-    let watchdog = std::thread::spawn(move || {
-        if watch.recv_timeout(PATIENCE).is_err() {
-            // SAFETY: a signal to our own child, which has not been waited for: the channel says so first.
-            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
-        }
-    });
-    let line = read_all(out.as_mut());
-    let status = child.wait()?;
-    // The watchdog may have fired and gone.
-    let _ = over.send(());
-    let errors = reader.join().unwrap_or_default();
-    // It ends by itself in either case.
-    let _ = watchdog.join();
-    Ok(Finished { ok: status.success(), line: line.trim().to_string(), errors })
-}
-
-fn read_all(from: Option<&mut impl std::io::Read>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        // What could be read is shown; the exit status decides.
-        let _ = from.read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// Arguments of a child that runs one seed.
+fn replay_args(seed: u64, shape: &Shape) -> Vec<String> {
+    [vec!["replay".into(), seed.to_string()], shape.args()].concat()
 }
 
 /// Seeds that found something once.
@@ -198,7 +177,7 @@ fn run_many(seeds: &[u64], minutes: Option<u64>, jobs: Option<usize>, shape: &Sh
                     let late = minutes.is_some_and(|m| started.elapsed() >= Duration::from_secs(60 * m));
                     let next = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let Some(&seed) = seeds.get(next).filter(|_| !late) else { return };
-                    let finished = child(seed, shape).and_then(finish).unwrap_or_else(|error| Finished {
+                    let finished = child::run(&replay_args(seed, shape)).unwrap_or_else(|error| Finished {
                         ok: false,
                         line: format!("seed {seed}: could not be run: {error}"),
                         errors: String::new(),
@@ -237,7 +216,8 @@ fn run_many(seeds: &[u64], minutes: Option<u64>, jobs: Option<usize>, shape: &Sh
 }
 
 fn twice(seed: u64, shape: &Shape) -> ExitCode {
-    let both = (child(seed, shape).and_then(finish), child(seed, shape).and_then(finish));
+    let args = replay_args(seed, shape);
+    let both = (child::run(&args), child::run(&args));
     match both {
         (Ok(a), Ok(b)) => {
             println!("{}\n{}", a.line, b.line);

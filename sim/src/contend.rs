@@ -65,6 +65,15 @@ pub async fn step(rng: &mut SmallRng, volume: &Volume, place: Place, shared: &Sh
     calls
 }
 
+/// One call that changes nothing.
+pub async fn look(rng: &mut SmallRng, volume: &Volume, place: Place, shared: &Shared) {
+    let op = match rng.random_bool(0.6) {
+        true => Op::Lookup { name: rng.random_range(0..NAMES) },
+        false => Op::List,
+    };
+    record(volume, place, shared, op).await;
+}
+
 /// Asks and writes down: the number of the call, and `None` if its outcome stayed unknown.
 async fn record(volume: &Volume, place: Place, shared: &Shared, mut op: Op) -> (usize, Option<Answer>) {
     let at = place.history(&mut shared.borrow_mut()).len();

@@ -33,7 +33,7 @@ pub async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<Nod
         }
     });
     let verdict = match served.await {
-        Ok(Ok(())) => laws::replicas::check(&nodes).await.and_then(|()| at_rest(&shared, &nodes)),
+        Ok(Ok(())) => agree(&nodes).await.and_then(|()| at_rest(&shared, &nodes)),
         Ok(Err(violation)) => Err(violation),
         Err(_) => {
             let what = format!("not everything was served within {} s after the last fault", RECOVERY.as_secs());
@@ -44,6 +44,12 @@ pub async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<Nod
         shared.borrow_mut().broken.get_or_insert(violation);
     }
     Ok(())
+}
+
+/// What nodes have in common is the same on all of them.
+async fn agree(nodes: &[NodeState]) -> Result<(), Violation> {
+    laws::replicas::check(nodes).await?;
+    laws::copies::check(nodes).await
 }
 
 /// What can be told without asking anybody.

@@ -24,22 +24,37 @@ use crate::world;
 const CHUNKS: &str = "chunks";
 
 /// A kind of fault, which a seed has or has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// A link is cut both ways.
     Partition,
+    /// A link is cut one way.
     OneWay,
+    /// A node is cut off all others.
     Isolate,
+    /// A client is cut off a node.
     CutClient,
+    /// A link is slow.
     SlowLink,
+    /// Connections are torn down.
     Reset,
+    /// Power is cut.
     Crash,
+    /// A node stands still.
     Suspend,
+    /// A disk is slow.
     SlowDisk,
+    /// A disk fails everything.
     FailingDisk,
+    /// A disk is full.
     FullDisk,
+    /// A bit flips.
     Rot,
+    /// A folder is lost.
     Wipe,
+    /// A leader hands over.
     HandOver,
+    /// A clock jumps.
     Clock,
 }
 
@@ -94,11 +109,11 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// Begins at once or after a quiet start, and mends at `until`. If no faults are wanted, it only starts who joins
-    /// late.
+    /// Begins at once or after a quiet start, and mends at `until`. `only` are the kinds of faults, if the seed is not to
+    /// draw them. If no faults are wanted, it only starts who joins late.
     pub fn new(
         mut rng: SmallRng,
-        faults_wanted: bool,
+        (faults_wanted, only): (bool, &[Kind]),
         site: Rc<Site>,
         nodes: Vec<NodeState>,
         clients: Vec<String>,
@@ -114,6 +129,9 @@ impl Nemesis {
         }
         if kinds.is_empty() {
             kinds.push(Kind::Crash);
+        }
+        if !only.is_empty() {
+            kinds = only.to_vec();
         }
         let next = Duration::from_millis(if rng.random_bool(0.3) { 50 } else { 4000 });
         let rotten = rng.random_range(site.nodes() - site.chunk..site.nodes());
@@ -227,6 +245,7 @@ impl Nemesis {
             return;
         }
         let kind = self.kinds[self.rng.random_range(0..self.kinds.len())];
+        let a = if kind == Kind::Isolate { self.isolated(now, a) } else { a };
         match kind {
             Kind::Partition | Kind::OneWay | Kind::Isolate | Kind::CutClient | Kind::SlowLink | Kind::Reset => {
                 self.act_on_links(sim, kind, a, b);
@@ -259,6 +278,17 @@ impl Nemesis {
                 nodes[a].clock.set_ahead(ahead);
             }
         }
+    }
+
+    /// Whom to cut off, in place of any node `a`: often a leader, and then mostly for so long that another is elected and
+    /// clients find it.
+    fn isolated(&mut self, now: Duration, a: usize) -> usize {
+        let group = GroupId(self.rng.random_range(0..=GROUPS));
+        let leads = |node: &NodeState| node.group(group).is_some_and(|group| group.leading);
+        if self.rng.random_bool(0.7) {
+            self.next = now + Duration::from_millis(self.rng.random_range(1000..8000));
+        }
+        if self.rng.random_bool(0.3) { a } else { self.nodes.iter().position(leads).unwrap_or(a) }
     }
 
     fn act_on_links(&mut self, sim: &mut Sim<'_>, kind: Kind, a: usize, b: usize) {

@@ -4,7 +4,9 @@ use std::fmt;
 use std::path::Path;
 
 use tracing::Level;
+use weft_core::broken::{self, Variant};
 
+use crate::nemesis::Kind;
 use crate::trace::{Digest, Tracer};
 use crate::{det, world};
 
@@ -19,8 +21,12 @@ pub struct Plan {
     pub clients: u64,
     /// Whether anything breaks.
     pub faults: bool,
+    /// What breaks; drawn by the seed if empty.
+    pub kinds: Vec<Kind>,
     /// Whether disks acknowledge flushes they did not do.
     pub lying_disks: bool,
+    /// The promise that is not kept, if any.
+    pub broken: Option<Variant>,
 }
 
 /// Counters that can be added up, written out and read back.
@@ -172,6 +178,7 @@ impl fmt::Display for Report {
 
 /// Runs one seed in this process. A process runs one seed only.
 pub fn one(plan: &Plan, trace: Option<&Path>) -> Report {
+    broken::choose(plan.broken);
     std::panic::set_hook(Box::new(|panic| {
         // A panic in any task ends the process: tokio would swallow it and the run would hang or lie.
         det::deactivate();

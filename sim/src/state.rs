@@ -9,7 +9,9 @@ use tokio::sync::mpsc;
 use weft_core::ids::{GroupId, NodeId};
 use weft_core::site::SiteMap;
 use weft_core::time::Timestamp;
+use weft_node::chunk::ChunkServer;
 use weft_node::meta::{GroupStatus, Groups};
+use weft_node::node::Node;
 use weft_node::parts::Clock;
 use weft_node::records::memory::MemoryRecords;
 
@@ -42,6 +44,7 @@ pub struct NodeState {
 struct Running {
     orders: mpsc::UnboundedSender<Order>,
     groups: Weak<Groups>,
+    chunks: Weak<ChunkServer>,
 }
 
 /// What the harness asks of a running node.
@@ -98,9 +101,11 @@ impl NodeState {
     }
 
     /// Where a node that has started hears orders.
-    pub fn listen(&self, groups: Option<&Arc<Groups>>) -> mpsc::UnboundedReceiver<Order> {
+    pub fn listen(&self, node: &Node) -> mpsc::UnboundedReceiver<Order> {
         let (orders, heard) = mpsc::unbounded_channel();
-        *locked(&self.running) = Some(Running { orders, groups: groups.map(Arc::downgrade).unwrap_or_default() });
+        let groups = node.groups().map(Arc::downgrade).unwrap_or_default();
+        let chunks = node.chunk().map(Arc::downgrade).unwrap_or_default();
+        *locked(&self.running) = Some(Running { orders, groups, chunks });
         heard
     }
 
@@ -113,6 +118,11 @@ impl NodeState {
     pub fn group(&self, group: GroupId) -> Option<GroupStatus> {
         let groups = locked(&self.running).as_ref()?.groups.upgrade()?;
         Some(groups.group(group)?.status())
+    }
+
+    /// The node's chunk server, if it runs and has one.
+    pub fn chunks(&self) -> Option<Arc<ChunkServer>> {
+        locked(&self.running).as_ref()?.chunks.upgrade()
     }
 
     /// The site as the node's records have it; empty if it holds none.

@@ -131,14 +131,28 @@ pub async fn client(id: u64, seed: u64, until: Duration, shared: Shared) -> Outc
         }
     };
     let (dir, contended) = dirs;
-    let rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(id));
+    let mut rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(id));
+    // Whoever changes nothing notices last that its leader was deposed. The first client works under every seed.
+    let looks = id > 0 && rng.random_bool(0.3);
+    let vanishes = rng.random_bool(0.5);
     let mut worker = Worker { contended, ..Worker::new(id, rng, &volume, dir, &shared) };
     while world::now() < until && worker.shared.borrow().broken.is_none() {
-        worker.step().await;
-        let pause = worker.rng.random_range(1..40);
+        let longest = if looks { 200 } else { 40 };
+        match looks {
+            true => {
+                let place = contend::Place { dir: contended, arena: None };
+                contend::look(&mut worker.rng, &worker.volume, place, &worker.shared).await;
+            }
+            false => worker.step().await,
+        }
+        let pause = worker.rng.random_range(1..longest);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     worker.shared.borrow_mut().finished += 1;
+    if vanishes {
+        // As a program that is killed: its sessions stay open, with all replies, until they lapse.
+        return Ok(());
+    }
     // Its session lapses by itself if the fabric does not answer any more.
     if let Err(error) = client.close().await {
         tracing::info!(%error, "close client");

@@ -114,7 +114,7 @@ async fn life(site: &Site, node: usize, state: &NodeState, parts: &Parts) -> Out
         }
     }
     let running = Node::start(settings, parts.clone()).await?;
-    let mut orders = state.listen(running.groups());
+    let mut orders = state.listen(&running);
     loop {
         tokio::select! {
             biased;
@@ -171,7 +171,7 @@ pub fn run(plan: &Plan) -> (Faults, Result<(), Violation>) {
     }
     sim.client("judge", judge(until, plan.clients, shared.clone(), nodes.clone()));
     let rng = SmallRng::seed_from_u64(rng.random());
-    let mut nemesis = Nemesis::new(rng, plan.faults, site.clone(), nodes.clone(), clients, until);
+    let mut nemesis = Nemesis::new(rng, (plan.faults, &plan.kinds), site.clone(), nodes.clone(), clients, until);
     nemesis.before(&mut sim);
     loop {
         det::set_now(sim.elapsed().as_nanos() as u64);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use weft_core::broken::{self, Variant};
 use weft_core::checksum::block_sums;
 use weft_core::ids::{ChunkId, PgId, ReplicaId};
 use weft_core::refusal::Refusal;
@@ -59,6 +60,11 @@ impl Shared {
                 wait,
                 ..Call::default()
             };
+            if broken::is(Variant::ExtentFirst) {
+                let (servers, len) = (self.servers.clone(), data.len() as u32);
+                tokio::spawn(async move { servers.put(&addr, call, put).await });
+                return Ok(Place { chunk, pg: pg.id, len });
+            }
             let refusal = match tokio::time::timeout(wait + SLACK, self.servers.put(&addr, call, put)).await {
                 Ok(Ok(_copies)) => {
                     self.topology.unshun(node);

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use weft_core::broken::{self, Variant};
 use weft_core::checksum::first_bad_block;
 use weft_core::ids::{ChunkId, ClientId, PgId, SpaceId};
 use weft_core::limits::{BLOCK, MAX_CHUNK};
@@ -27,7 +28,7 @@ use super::recover;
 use super::segment::{self, Writing};
 use super::settle::{self, Landed};
 use super::tend;
-use crate::parts::{Dice, Disk, DiskFile, OpenMode, Space};
+use crate::parts::{Dice, Disk, DiskFile, OpenMode, Space, WriteDone};
 
 /// What a store needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -512,14 +513,15 @@ impl Inner {
         let parts = [Some(head), data, (padding > 0).then(|| Bytes::from_static(&ZEROES[..padding]))];
         let landed = self.landed.clone();
         flight.key = None;
-        active.file.write_durable(
-            offset,
-            parts.into_iter().flatten().collect(),
-            Box::new(move |result| {
-                // Nobody listens after a shutdown.
-                let _ = landed.send(Landed { life, offset, record, result, answer });
-            }),
-        );
+        let parts = parts.into_iter().flatten().collect();
+        let done: WriteDone = Box::new(move |result| {
+            // Nobody listens after a shutdown.
+            let _ = landed.send(Landed { life, offset, record, result, answer });
+        });
+        match broken::is(Variant::ChunkUnflushed) {
+            false => active.file.write_durable(offset, parts, done),
+            true => active.file.write(offset, parts, done),
+        }
         wait
     }
 

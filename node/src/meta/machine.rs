@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use weft_core::broken::{self, Variant};
 use weft_core::codec;
 use weft_core::ids::GroupId;
+use weft_core::keys;
 use weft_core::machine;
 use weft_core::namespace::outcome::Outcome;
 use weft_core::refusal::Refusal;
@@ -118,6 +120,12 @@ impl Machine {
             if at + 1 == count || overlay.changed() >= BATCH_CHANGES {
                 let (index, position) = position_after(at + 1);
                 overlay.put(Bytes::from_static(POSITION), position);
+                if broken::is(Variant::PositionFirst)
+                    && let Some(position) = overlay.get(POSITION).map_err(failed)?
+                {
+                    let first = Changes::from([(Bytes::from_static(POSITION), Some(position))]);
+                    self.store.write().write(&first).map_err(failed)?;
+                }
                 let changes = std::mem::replace(&mut overlay, Overlay::new(base)).into_changes();
                 // Those who read are shut out for the moment of the write, so that they see whole batches.
                 self.store.write().write(&changes).map_err(failed)?;
@@ -183,6 +191,7 @@ impl Machine {
                 .await?
                 .into_iter()
                 .filter(|(key, _)| &key[..] != POSITION)
+                .filter(|(key, _)| !(broken::is(Variant::RepliesForgotten) && keys::is_reply(key)))
                 .map(|(key, value)| (key, Some(value)))
                 .collect();
             store.write(&changes).map_err(failed)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Request;
+use weft_core::broken::{self, Variant};
 use weft_core::codec;
 use weft_core::ids::{Incarnation, NodeId, SiteId};
 use weft_core::limits::MAX_REPLICATION;
@@ -78,11 +79,19 @@ pub async fn init(
         site: SiteId(site_id(&*parts.dice)),
         site_name: name.to_string(),
         node: NodeId(1),
-        incarnation: Incarnation(parts.dice.roll()),
+        incarnation: Incarnation(new_life(&settings.advertise, parts)),
     };
     folder.set_bootstrap(Some(Bootstrap { groups, replication })).await?;
     folder.set_identity(&identity).await?;
     Ok(identity)
+}
+
+/// Tells a folder's life from every other, so that one that was lost is missed.
+fn new_life(addr: &str, parts: &Parts) -> u64 {
+    match broken::is(Variant::WipedVotes) {
+        false => parts.dice.roll(),
+        true => u64::from(crc32fast::hash(addr.as_bytes())),
+    }
 }
 
 fn site_id(dice: &dyn Dice) -> u32 {
@@ -105,7 +114,7 @@ pub async fn join(settings: &Settings, peer: &str, parts: &Parts) -> Result<Iden
     }
     let folder = Folder(&*parts.disk);
     folder.must_be_fresh().await?;
-    let incarnation = folder.joining(parts.dice.roll()).await?;
+    let incarnation = folder.joining(new_life(&addr, parts)).await?;
     let refused = |refusal| SetupError::Refused { peer: peer.to_string(), refusal };
     let channel = link::channel(parts.dial.clone(), peer)
         .map_err(|error| SetupError::Invalid(format!("address {peer}: {error}")))?;

@@ -178,6 +178,12 @@ pub(crate) fn reply(space: SpaceId, client: ClientId, place: u16) -> Bytes {
     Key::of(REPLIES).u64(space.0).u64(client.0).u16(place).done()
 }
 
+/// Whether a record is a reply of a session.
+#[doc(hidden)]
+pub fn is_reply(key: &[u8]) -> bool {
+    key.first() == Some(&REPLIES)
+}
+
 /// All replies of a session.
 pub(crate) fn replies(space: SpaceId, client: ClientId) -> (Bytes, Bytes) {
     prefixed(&Key::of(REPLIES).u64(space.0).u64(client.0).done())

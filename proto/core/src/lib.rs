@@ -5,6 +5,8 @@
 //! every replica and in the simulator.
 
 pub mod access;
+#[doc(hidden)]
+pub mod broken;
 pub mod checksum;
 pub mod codec;
 pub mod entry;

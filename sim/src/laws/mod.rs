@@ -1,5 +1,6 @@
 //! What must hold, one file each. A law looks at what clients were told and at what the fabric holds.
 
+pub mod copies;
 pub mod counts;
 pub mod linearizable;
 pub mod namespace;

@@ -3,9 +3,10 @@
 //!
 //! `group` is a meta group's machine on several replicas, under clients that lose answers and leaders that come and go;
 //! `site` the planner, the heartbeats and the right to acknowledge, under nodes that fall silent, lose their folders and
-//! catch up. Each keeps to its own laws. The same seed makes the same steps: [`Tally::digest`] says so.
+//! catch up; `log` a node's log on a disk that crashes. Each keeps to its own laws. The same seed makes the same steps: [`Tally::digest`] says so.
 
 mod group;
+mod log;
 mod run;
 mod site;
 
@@ -66,7 +67,7 @@ impl fmt::Display for Tally {
 /// The law that was broken; a panic is one.
 pub fn one(seed: u64) -> Result<Tally, Violation> {
     let mut tally = Tally::default();
-    for machine in [group::run, site::run] {
+    for machine in [group::run, site::run, log::run] {
         match catch_unwind(AssertUnwindSafe(|| machine(seed, &mut tally))) {
             Ok(verdict) => verdict?,
             Err(panic) => {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use weft_core::broken::{self, Variant};
+
 use super::{Tally, one};
 
 /// Which seeds, and how long.
@@ -23,6 +25,9 @@ pub struct Many {
     /// Seeds at a time; as many as there are processors unless given.
     #[arg(long)]
     pub jobs: Option<usize>,
+    /// Break a promise on purpose: a variant of `prove`.
+    #[arg(long, value_name = "VARIANT")]
+    pub broken: Option<Variant>,
 }
 
 /// Seeds after which nothing more is tried: they say the same.
@@ -30,6 +35,7 @@ const ENOUGH: usize = 10;
 
 /// Runs the seeds, prints a summary and, for each that broke a law, the line that repeats it.
 pub fn run(many: &Many) -> ExitCode {
+    broken::choose(many.broken);
     let seeds = many.seeds.unwrap_or(if many.minutes.is_some() { u64::MAX } else { 1000 });
     let end = many.from.saturating_add(seeds);
     let limit = many.minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes.max(0.0)));

@@ -33,6 +33,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use weft_core::broken::{self, Variant};
 use weft_core::ids::GroupId;
 
 use self::ledger::{Entry, Group, Kept, Ledger, Link, Queued, Waiting};
@@ -280,7 +281,7 @@ impl Shared {
             // 2^32 segments of 64 MiB outlast every disk.
             ledger.next_segment = number.checked_add(1).expect("segment numbers do not run out");
             // Odd, so that no stamp is zero.
-            let salt = self.dice.roll() | 1;
+            let salt = if broken::is(Variant::SegmentUnsalted) { 1 } else { self.dice.roll() | 1 };
             (ledger.free.pop(), Header { segment: number, salt })
         };
         let made = segment::prepare(&*self.disk, &self.folder, free, header, self.settings.segment_bytes).await;
@@ -347,7 +348,11 @@ impl Shared {
             drop(ledger);
             let shared = self.clone();
             let done = Box::new(move |result| shared.landed(frame.flight, result));
-            frame.segment.file.write_durable(u64::from(frame.at.offset()), vec![frame.bytes], done);
+            let (file, offset) = (&frame.segment.file, u64::from(frame.at.offset()));
+            match broken::is(Variant::LogUnflushed) {
+                false => file.write_durable(offset, vec![frame.bytes], done),
+                true => file.write(offset, vec![frame.bytes], done),
+            }
             ledger = self.ledger.lock();
         }
         ledger.issuing = false;

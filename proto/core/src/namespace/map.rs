@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use crate::broken::{self, Variant};
 use crate::codec::{self, ChunkRef};
 use crate::ids::{ChunkId, Ino, PgId};
 use crate::keys;
@@ -162,6 +163,7 @@ fn replace(tx: &mut Tx<'_>, ino: Ino, inode: &mut Inode, span: Span, laid: Optio
         match pieces {
             0 => release(tx, old)?,
             1 => {}
+            _ if broken::is(Variant::SplitUncounted) => {}
             _ => name_again(tx, old)?,
         }
         let gone = whole.overlap(span).map_or(0, Span::len);

@@ -1,0 +1,90 @@
+//! What is named is durable on enough replicas: once the fabric is quiet, every chunk that an extent names is whole on
+//! every server that serves its placement group. A client that reads sees one copy only; here the others are read too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_core::ids::{GroupId, ReplicaId, SpaceId};
+use weft_core::machine::{self, ChunkState};
+use weft_core::refusal::Refusal;
+use weft_core::site::{MemberState, Pg, SiteMap};
+use weft_node::chunk::ChunkServer;
+use weft_node::chunk::index::ChunkKey;
+
+use crate::run::Violation;
+use crate::site::host;
+use crate::state::NodeState;
+
+const LAW: &str = "what is named is whole on all who serve it";
+/// Simulated time in which servers that were just started must answer.
+const QUIET: Duration = Duration::from_secs(30);
+/// Chunks asked for at a time.
+const PAGE: usize = 1000;
+
+/// Reads every copy of every named chunk. Call when the replicas of the groups are equal. Servers whose disk rotted are
+/// left out: others have what rotted there.
+///
+/// # Errors
+/// A copy is missing or damaged.
+pub async fn check(nodes: &[NodeState]) -> Result<(), Violation> {
+    let since = tokio::time::Instant::now();
+    loop {
+        match compare(nodes).await {
+            Ok(()) => return Ok(()),
+            Err(what) if since.elapsed() > QUIET => return Err(Violation { law: LAW, what }),
+            Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+        }
+    }
+}
+
+/// The first copy that is not whole.
+async fn compare(nodes: &[NodeState]) -> Result<(), String> {
+    let map = nodes.iter().map(NodeState::map).max_by_key(|map| map.version).unwrap_or_default();
+    for pg in &map.pgs {
+        let servers = servers(nodes, &map, pg)?;
+        let mut chunks = BTreeMap::new();
+        for (_, server) in &servers {
+            let mut after: Option<(SpaceId, _)> = None;
+            loop {
+                let page = server.store().list(pg.id, after, PAGE).map_err(|refusal| refusal.to_string())?;
+                after = page.last().map(|(key, _)| (key.space, key.chunk));
+                let end = page.len() < PAGE;
+                chunks.extend(page);
+                if end {
+                    break;
+                }
+            }
+        }
+        for (key, len) in chunks.into_iter().filter(|(key, _)| is_named(nodes, *key)) {
+            for (node, server) in servers.iter().filter(|(node, _)| nodes[*node].disk.hurt().flipped == 0) {
+                let read = read(server, key, len).await;
+                read.map_err(|refusal| format!("chunk {} of {} on node {node}: {refusal}", key.chunk, pg.id))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn read(server: &ChunkServer, key: ChunkKey, len: u32) -> Result<(), Refusal> {
+    server.store().reader(key).await?.read(0, len).await.map(drop)
+}
+
+/// The harness's nodes that serve a placement group.
+fn servers(nodes: &[NodeState], map: &SiteMap, pg: &Pg) -> Result<Vec<(usize, Arc<ChunkServer>)>, String> {
+    let find = |replica: ReplicaId| {
+        let at = map.nodes.iter().find(|node| node.replica() == replica)?;
+        let node = (0..nodes.len()).find(|node| at.addr.starts_with(&format!("{}:", host(*node))))?;
+        Some((node, nodes[node].chunks()?))
+    };
+    let serving = pg.members.iter().filter(|member| member.state == MemberState::Serving);
+    serving.map(|member| find(member.replica).ok_or_else(|| format!("{} does not run", member.replica))).collect()
+}
+
+fn is_named(nodes: &[NodeState], key: ChunkKey) -> bool {
+    [GroupId(1), GroupId(2)].into_iter().any(|group| {
+        let store = nodes.iter().find_map(|node| node.records.group(group));
+        let state = store.and_then(|store| machine::chunk_state(&*store, key.space, key.chunk).ok());
+        matches!(state, Some(ChunkState::Named { .. }))
+    })
+}
