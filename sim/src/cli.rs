@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tracing::Level;
 use weft_core::broken::Variant;
 use weft_sim::nemesis::Kind;
 use weft_sim::run::{self, Plan};
@@ -77,6 +78,9 @@ enum Action {
         /// Write every event up to debug level into this file.
         #[arg(long)]
         trace: Option<PathBuf>,
+        /// Take every event into the hash, down to the lowest level; slow.
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         shape: Shape,
     },
@@ -127,15 +131,20 @@ pub(crate) fn main() -> ExitCode {
             let seeds = if known { known_seeds() } else { (from..from.saturating_add(seeds)).collect() };
             run_many(&seeds, minutes, jobs, &shape)
         }
-        Action::Replay { seed, trace, shape } => replay(seed, trace, &shape),
+        Action::Replay { seed, trace, all, shape } => replay(seed, trace, all, &shape),
         Action::Small(many) => small::run(&many),
         Action::Prove(what) => prove::run(&what),
         Action::Twice { seed, shape } => twice(seed, &shape),
     }
 }
 
-fn replay(seed: u64, trace: Option<PathBuf>, shape: &Shape) -> ExitCode {
-    let report = run::one(&shape.plan(seed), trace.as_deref());
+fn replay(seed: u64, trace: Option<PathBuf>, all: bool, shape: &Shape) -> ExitCode {
+    let taken = match (all, &trace) {
+        (true, _) => Level::TRACE,
+        (false, Some(_)) => Level::DEBUG,
+        (false, None) => Level::INFO,
+    };
+    let report = run::one(&shape.plan(seed), trace.as_deref(), taken);
     println!("{report}");
     if report.lawful() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -216,7 +225,7 @@ fn run_many(seeds: &[u64], minutes: Option<u64>, jobs: Option<usize>, shape: &Sh
 }
 
 fn twice(seed: u64, shape: &Shape) -> ExitCode {
-    let args = replay_args(seed, shape);
+    let args = [replay_args(seed, shape), vec!["--all".into()]].concat();
     let both = (child::run(&args), child::run(&args));
     match both {
         (Ok(a), Ok(b)) => {

@@ -177,7 +177,9 @@ impl fmt::Display for Report {
 }
 
 /// Runs one seed in this process. A process runs one seed only.
-pub fn one(plan: &Plan, trace: Option<&Path>) -> Report {
+///
+/// Events up to `taken` are hashed and, into `trace`, written. Most of the time of a seed can go into them.
+pub fn one(plan: &Plan, trace: Option<&Path>, taken: Level) -> Report {
     broken::choose(plan.broken);
     std::panic::set_hook(Box::new(|panic| {
         // A panic in any task ends the process: tokio would swallow it and the run would hang or lie.
@@ -190,7 +192,7 @@ pub fn one(plan: &Plan, trace: Option<&Path>) -> Report {
     let (plan, trace) = (plan.clone(), trace.map(Path::to_path_buf));
     // A thread of its own: every thread-local generator and counter of the libraries begins empty under the seed.
     let run = std::thread::Builder::new().stack_size(64 << 20).spawn(move || {
-        let tracer = match Tracer::new(trace.as_deref(), Level::DEBUG) {
+        let tracer = match Tracer::new(trace.as_deref(), taken) {
             Ok(tracer) => tracer,
             Err(error) => panic!("make the trace file: {error}"),
         };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Id, Level, Metadata, Subscriber, span};
 
 use crate::det;
@@ -25,7 +26,6 @@ struct State {
     digest: Digest,
     line: String,
     out: Option<std::io::BufWriter<std::fs::File>>,
-    show: Level,
 }
 
 /// Cloning shares it.
@@ -33,6 +33,7 @@ struct State {
 pub struct Tracer {
     state: Arc<Mutex<State>>,
     spans: Arc<AtomicU64>,
+    taken: Level,
 }
 
 struct Fields<'a>(&'a mut String);
@@ -45,15 +46,15 @@ impl Visit for Fields<'_> {
 }
 
 impl Tracer {
-    /// Hashes everything; writes events up to `show` into `out`, if given.
+    /// Hashes events up to `taken`, and writes them into `out`, if given.
     ///
     /// # Errors
     /// The file could not be made.
-    pub fn new(out: Option<&Path>, show: Level) -> std::io::Result<Tracer> {
+    pub fn new(out: Option<&Path>, taken: Level) -> std::io::Result<Tracer> {
         let out = out.map(std::fs::File::create).transpose()?.map(std::io::BufWriter::new);
         let digest = Digest { hash: 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, events: 0 };
-        let state = State { digest, line: String::new(), out, show };
-        Ok(Tracer { state: Arc::new(Mutex::new(state)), spans: Arc::new(AtomicU64::new(1)) })
+        let state = State { digest, line: String::new(), out };
+        Ok(Tracer { state: Arc::new(Mutex::new(state)), spans: Arc::new(AtomicU64::new(1)), taken })
     }
 
     /// What was hashed so far. Also flushes the file.
@@ -68,8 +69,11 @@ impl Tracer {
 }
 
 impl Subscriber for Tracer {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, meta: &Metadata<'_>) -> bool {
+        *meta.level() <= self.taken
+    }
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::from_level(self.taken))
     }
     fn new_span(&self, _: &span::Attributes<'_>) -> Id {
         Id::from_u64(self.spans.fetch_add(1, Ordering::Relaxed))
@@ -96,9 +100,7 @@ impl Subscriber for Tracer {
             hash ^= hash >> 61;
         }
         state.digest = Digest { hash, events: state.digest.events + 1 };
-        if let Some(out) = &mut state.out
-            && *meta.level() <= state.show
-        {
+        if let Some(out) = &mut state.out {
             // As in `digest`.
             let _ = out.write_all(state.line.as_bytes());
         }
