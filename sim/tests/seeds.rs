@@ -1,16 +1,13 @@
 //! A few seeds with every change; many with `weft-sim run`.
 
-use std::process::Command;
+mod common;
 
-fn weft_sim(args: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_weft-sim")).args(args).output().expect("run weft-sim");
-    let text = [&output.stdout[..], &output.stderr[..]].concat();
-    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
-}
+use common::{first_seed, weft_sim};
 
 #[test]
-fn seeds_with_faults_are_lawful() {
-    let (lawful, said) = weft_sim(&["run", "--seeds", "6", "--seconds", "15"]);
+fn a_hundred_seeds_with_faults_are_lawful() {
+    let first = first_seed().to_string();
+    let (lawful, said) = weft_sim(&["run", "--seeds", "100", "--from", &first, "--seconds", "8"]);
     assert!(lawful, "{said}");
     assert!(
         !said.contains("crashes=0 hurt_writes=0 partitions=0 slow_links=0 acknowledged=0"),

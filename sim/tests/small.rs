@@ -1,4 +1,6 @@
-//! A few seconds of the machines alone with every change; minutes of them with `weft-sim small`.
+//! The machines alone: some seeds that are always the same, and minutes of others.
+
+mod common;
 
 use weft_sim::small::{Tally, one};
 
@@ -29,4 +31,11 @@ fn a_seed_repeats_itself() {
     for seed in [3, 4] {
         assert_eq!(one(seed), one(seed));
     }
+}
+
+#[test]
+fn two_minutes_of_other_seeds_are_lawful() {
+    let from = common::first_seed().to_string();
+    let (lawful, said) = common::weft_sim(&["small", "--minutes", "2", "--from", &from]);
+    assert!(lawful, "{said}");
 }

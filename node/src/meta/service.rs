@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use weft_core::entry::Command;
-use weft_core::ids::{GroupId, Ino, VolumeId};
+use weft_core::ids::{ClientId, GroupId, Ino, VolumeId};
 use weft_core::limits::{LEASE_MS, MAX_LEASES};
 use weft_core::machine;
 use weft_core::namespace::lease;
@@ -24,6 +24,9 @@ use super::leases::{LISTEN, Wanted};
 /// How long a request is worked on where its caller does not say, and at the most.
 const LIMIT: Duration = Duration::from_secs(10);
 const LIMIT_MAX: Duration = Duration::from_secs(60);
+
+/// A client id that is never given out.
+const NOBODY: ClientId = ClientId(u64::MAX);
 
 /// Serves clients of the groups that this node leads.
 #[derive(Clone)]
@@ -69,7 +72,9 @@ impl MetaService {
     async fn ask(&self, wire: pb::QueryRequest) -> Result<pb::QueryReply, Refusal> {
         let parsed = convert::parse_query(wire)?;
         let group = self.group(parsed.group)?;
-        let (volume, client, cred) = (parsed.volume, parsed.envelope.client, parsed.envelope.cred());
+        // Who asks without a session holds no lease.
+        let client = if parsed.envelope.client.0 == 0 { NOBODY } else { parsed.envelope.client };
+        let (volume, cred) = (parsed.volume, parsed.envelope.cred());
         let deadline = Instant::now() + limit(&parsed.envelope);
         loop {
             let ask = group.read(|view| machine::query(view, volume, client, cred, &parsed.query));
