@@ -101,6 +101,8 @@ pub struct Nemesis {
     ails: Vec<Ails>,
     /// Who lost its folder last, and which life of it is gone.
     wiped: Option<(usize, Incarnation)>,
+    /// Whether nodes may be cut off the others: then no folder is lost.
+    cut_off: bool,
     late: Option<Duration>,
     next: Duration,
     until: Duration,
@@ -147,6 +149,7 @@ impl Nemesis {
             kinds,
             rotten,
             wiped: None,
+            cut_off: false,
             next,
             until,
             mended: false,
@@ -317,6 +320,7 @@ impl Nemesis {
             Kind::Isolate if self.ails.iter().all(|ails| ails.suspended.is_none()) => {
                 tracing::info!(a, "nemesis: isolate");
                 self.faults.isolations += 1;
+                self.cut_off = true;
                 for other in others {
                     sim.partition(host(a), other);
                 }
@@ -440,7 +444,7 @@ impl Nemesis {
     /// A node loses its folder: only when everything is whole, so that all it held is held elsewhere.
     fn wipe(&mut self, sim: &mut Sim<'_>, now: Duration, node: usize) {
         let all_well = self.ails.iter().all(|ails| ails.down.is_none() && ails.suspended.is_none() && !ails.tainted);
-        if !all_well || self.late.is_some() {
+        if !all_well || self.cut_off || self.late.is_some() {
             return;
         }
         if let Some(why) = self.not_whole() {
@@ -506,6 +510,7 @@ impl Nemesis {
 
     fn mend_links(&mut self, sim: &mut Sim<'_>) {
         tracing::info!("nemesis: mend all links");
+        self.cut_off = false;
         for a in (0..self.nodes.len()).filter(|node| self.ails[*node].suspended.is_none()) {
             for b in (0..a).filter(|node| self.ails[*node].suspended.is_none()) {
                 sim.repair(host(a), host(b));

@@ -2,9 +2,10 @@
 //! one fails. The same seeds with every promise kept must be lawful.
 #![allow(clippy::print_stdout, reason = "this is the program's output")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ pub(crate) struct Prove {
     /// Only this variant; all of them unless given.
     #[arg(long)]
     variant: Option<Variant>,
-    /// Seeds at a time; default: as many as there are processors.
+    /// Variants at a time; default: as many as there are processors.
     #[arg(long)]
     jobs: Option<usize>,
 }
@@ -26,8 +27,8 @@ pub(crate) struct Prove {
 /// What finds a variant.
 #[derive(Clone, Copy)]
 enum By {
-    /// Whole sites, over so many simulated seconds.
-    Whole(u64),
+    /// Whole sites with these faults, over so many simulated seconds.
+    Whole(&'static str, u64),
     /// The machines alone.
     Small,
 }
@@ -46,18 +47,27 @@ const fn case(variant: Variant, by: By, first: u64, most: u64) -> Case {
     Case { variant, by, first, most }
 }
 
+/// In order of the time that they take, so that the longest do not come last.
 const CASES: &[Case] = &[
-    case(Variant::LogUnflushed, By::Whole(10), 1, 20),
-    case(Variant::ChunkUnflushed, By::Whole(10), 1, 20),
-    case(Variant::ReadAlone, By::Whole(10), 1, 20),
+    case(Variant::RepliesForgotten, By::Whole("wipe,crash", 20), 6, 40),
+    case(Variant::ReadAlone, By::Whole("isolate", 20), 1, 20),
+    case(Variant::ExtentFirst, By::Whole("crash", 8), 2, 20),
+    case(Variant::PositionFirst, By::Whole("crash", 8), 3, 20),
+    case(Variant::ChunkUnflushed, By::Whole("crash", 8), 1, 20),
+    case(Variant::WipedVotes, By::Whole("wipe", 8), 1, 20),
+    case(Variant::RemovedAcknowledges, By::Small, 4, 40),
     case(Variant::SplitUncounted, By::Small, 1, 20),
-    case(Variant::RemovedAcknowledges, By::Small, 1, 20),
+    case(Variant::LogUnflushed, By::Small, 1, 20),
+    case(Variant::TornTail, By::Small, 1, 40),
+    case(Variant::SegmentUnsalted, By::Small, 1, 20),
 ];
 
 impl Case {
     fn args(&self, seed: u64) -> Vec<String> {
         match self.by {
-            By::Whole(seconds) => vec!["replay".into(), seed.to_string(), format!("--seconds={seconds}")],
+            By::Whole(kinds, seconds) => {
+                vec!["replay".into(), seed.to_string(), format!("--seconds={seconds}"), format!("--faults={kinds}")]
+            }
             By::Small => vec!["small".into(), "--seeds=1".into(), format!("--from={seed}"), "--jobs=1".into()],
         }
     }
@@ -65,10 +75,22 @@ impl Case {
     fn broken_args(&self, seed: u64) -> Vec<String> {
         [self.args(seed), vec![format!("--broken={}", self.variant)]].concat()
     }
-}
 
-/// The first seed that failed, and how.
-type Found = Option<(u64, String)>;
+    /// Breaks the promise under seed after seed until a law notices; says so, and which seeds were tried.
+    fn prove(&self) -> (bool, RangeInclusive<u64>) {
+        let (started, variant, most) = (Instant::now(), self.variant, self.most);
+        let found =
+            (self.first..self.first + most).find_map(|seed| Some((seed, lawful(&self.broken_args(seed)).err()?)));
+        let Some((seed, what)) = found else {
+            println!("{variant}: NOT FOUND by {most} seeds from {}", self.first);
+            return (false, self.first..=self.first + most - 1);
+        };
+        let (tried, seconds) = (seed - self.first + 1, started.elapsed().as_secs_f64());
+        let line = self.broken_args(seed).join(" ");
+        println!("{variant}: found by {tried} of at most {most} seeds, in {seconds:.1} s: {what}\n    weft-sim {line}");
+        (true, self.first..=seed)
+    }
+}
 
 /// Runs all cases, then the control.
 pub(crate) fn run(prove: &Prove) -> ExitCode {
@@ -79,83 +101,39 @@ pub(crate) fn run(prove: &Prove) -> ExitCode {
         println!("no law is known to find this variant");
         return ExitCode::FAILURE;
     }
-    let mut sound = true;
-    let mut control = BTreeSet::new();
-    for case in cases {
-        let (started, variant) = (Instant::now(), case.variant);
-        let last = match search(case, jobs) {
-            Some((seed, what)) => {
-                let (nth, seconds) = (seed - case.first + 1, started.elapsed().as_secs_f64());
-                println!(
-                    "{variant}: found by seed {seed}, the {nth}. of at most {}, in {seconds:.1} s: {what}",
-                    case.most
-                );
-                println!("    weft-sim {}", case.broken_args(seed).join(" "));
-                seed
-            }
-            None => {
-                sound = false;
-                println!("{variant}: NOT FOUND by {} seeds from {}", case.most, case.first);
-                case.first + case.most - 1
-            }
-        };
-        control.extend((case.first..=last).map(|seed| case.args(seed)));
-    }
-    let (started, count) = (Instant::now(), control.len());
-    let unlawful = all(control.into_iter().collect(), jobs);
-    for (args, what) in &unlawful {
-        println!("weft-sim {} FAILED with every promise kept: {what}", args.join(" "));
+    let proofs = each(&cases, jobs, |case| case.prove());
+    let found = proofs.iter().all(|(found, _)| *found);
+    let tried = cases.iter().zip(proofs).flat_map(|(case, (_, seeds))| seeds.map(|seed| case.args(seed)));
+    let control: Vec<Vec<String>> = tried.collect::<BTreeSet<_>>().into_iter().collect();
+    let started = Instant::now();
+    let unlawful = each(&control, jobs, |args| lawful(args).map_err(|what| (args.join(" "), what)));
+    let unlawful: Vec<_> = unlawful.into_iter().filter_map(Result::err).collect();
+    for (line, what) in &unlawful {
+        println!("FAILED with every promise kept: {what}\n    weft-sim {line}");
     }
     if unlawful.is_empty() {
-        let seconds = started.elapsed().as_secs_f64();
-        println!("control: {count} runs of these seeds with every promise kept are lawful, {seconds:.1} s");
+        let (count, seconds) = (control.len(), started.elapsed().as_secs_f64());
+        println!("with every promise kept, all {count} of these runs are lawful, in {seconds:.1} s");
     }
-    if sound && unlawful.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if found && unlawful.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Breaks the promise under seed after seed, several at a time, until a law notices.
-fn search(case: &Case, jobs: usize) -> Found {
-    let (next, over) = (AtomicU64::new(case.first), AtomicBool::new(false));
-    let found = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= case.first + case.most {
-                        return;
-                    }
-                    if let Err(what) = lawful(&case.broken_args(seed)) {
-                        over.store(true, Ordering::Relaxed);
-                        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                        if found.as_ref().is_none_or(|(other, _)| seed < *other) {
-                            *found = Some((seed, what));
-                        }
-                    }
-                }
-            });
-        }
-    });
-    found.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Runs all of them, several at a time: those that failed, and how.
-fn all(runs: Vec<Vec<String>>, jobs: usize) -> Vec<(Vec<String>, String)> {
-    let (runs, failed) = (Mutex::new(runs), Mutex::new(Vec::new()));
+/// Does something with each, so many at a time; what came of them, in their order.
+fn each<T: Sync, R: Send>(all: &[T], jobs: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
-                    let run = runs.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                    let Some(args) = run else { return };
-                    if let Err(what) = lawful(&args) {
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).push((args, what));
-                    }
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(one) = all.get(at) else { return };
+                    let result = work(one);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).insert(at, result);
                 }
             });
         }
     });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
 /// Runs one seed. `Err` says which law was broken, in a line.
@@ -172,10 +150,13 @@ fn lawful(args: &[String]) -> Result<(), String> {
 /// # Panics
 /// If it says nothing: it was killed, or is another program. That must not pass for a find.
 fn verdict(finished: &Finished) -> String {
-    let violation = finished.line.split_once("VIOLATION ").map(|(_, what)| what);
-    let said = |line: &&str| line.starts_with("PANIC at ") || line.starts_with("seed ");
-    let what = violation.or_else(|| finished.errors.lines().find(said));
-    let what = what.unwrap_or_else(|| panic!("a seed ended without a verdict: {}{}", finished.line, finished.errors));
     const LONGEST: usize = 200;
+    let violation = finished.line.split_once("VIOLATION ").map(|(_, what)| what.to_string());
+    let (mut errors, mut again) = (finished.errors.lines(), finished.errors.lines());
+    // Where it was is in the first line of a panic, why in the second.
+    let panic = || Some([errors.find(|line| line.starts_with("PANIC "))?, errors.next().unwrap_or_default()].join(" "));
+    let small = || Some(again.find(|line| line.starts_with("seed "))?.to_string());
+    let what = violation.or_else(panic).or_else(small);
+    let what = what.unwrap_or_else(|| panic!("a seed ended without a verdict: {}{}", finished.line, finished.errors));
     what.chars().take(LONGEST).collect()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use weft_core::ids::{GroupId, ReplicaId, SpaceId};
 use weft_core::machine::{self, ChunkState};
 use weft_core::refusal::Refusal;
-use weft_core::site::{MemberState, Pg, SiteMap};
+use weft_core::site::{MemberState, Pg, PgMember, SiteMap};
 use weft_node::chunk::ChunkServer;
 use weft_node::chunk::index::ChunkKey;
 
@@ -23,7 +23,8 @@ const QUIET: Duration = Duration::from_secs(30);
 const PAGE: usize = 1000;
 
 /// Reads every copy of every named chunk. Call when the replicas of the groups are equal. Servers whose disk rotted are
-/// left out: others have what rotted there.
+/// left out: others have what rotted there. So are placement groups whose serving member lost its folder: if no other
+/// serves, they stay as they are until people decide.
 ///
 /// # Errors
 /// A copy is missing or damaged.
@@ -41,7 +42,12 @@ pub async fn check(nodes: &[NodeState]) -> Result<(), Violation> {
 /// The first copy that is not whole.
 async fn compare(nodes: &[NodeState]) -> Result<(), String> {
     let map = nodes.iter().map(NodeState::map).max_by_key(|map| map.version).unwrap_or_default();
+    let lost = |replica: ReplicaId| !map.nodes.iter().any(|node| node.replica() == replica);
+    let serves = |member: &PgMember| member.state == MemberState::Serving;
     for pg in &map.pgs {
+        if pg.members.iter().any(|member| serves(member) && lost(member.replica)) {
+            continue;
+        }
         let servers = servers(nodes, &map, pg)?;
         let mut chunks = BTreeMap::new();
         for (_, server) in &servers {
