@@ -246,7 +246,9 @@ impl Worker {
         let name = self.pick();
         let roll = self.rng.random_range(0..100);
         match roll {
-            0..35 => self.write(&name).await,
+            0..25 => self.write(&name).await,
+            25..32 => self.overwrite(&name).await,
+            32..35 => self.truncate(&name).await,
             35..50 => self.append(&name).await,
             50..75 => self.read(&name).await,
             75..88 => self.rename(&name).await,
@@ -288,11 +290,51 @@ impl Worker {
             file.write_at(old.len() as u64, more).await?;
             file.close().await
         };
-        match done.await {
-            Ok(()) => self.remember(name, vec![Some(joined)], true),
+        self.settled_as(name, "append", before.clone(), joined, done.await);
+    }
+
+    /// Writes into the middle of a file.
+    async fn overwrite(&mut self, name: &str) {
+        let before = self.possible(name);
+        let [Some(old)] = &before[..] else { return };
+        let at = self.rng.random_range(0..=old.len());
+        let mut patch = self.content();
+        patch.truncate(5000);
+        let mut after = old.to_vec();
+        after.resize(old.len().max(at + patch.len()), 0);
+        after[at..at + patch.len()].copy_from_slice(&patch);
+        let done = async {
+            let ino = self.find(name).await?;
+            let file = self.volume.open(&self.cred, ino, true, true).await?;
+            file.write_at(at as u64, patch).await?;
+            file.close().await
+        };
+        self.settled_as(name, "overwrite", before.clone(), after.into(), done.await);
+    }
+
+    /// Cuts a file, or lets it grow by a hole.
+    async fn truncate(&mut self, name: &str) {
+        let before = self.possible(name);
+        let [Some(old)] = &before[..] else { return };
+        let size = self.rng.random_range(0..=old.len() + 5000);
+        let mut after = old.to_vec();
+        after.resize(size, 0);
+        let done = async {
+            let ino = self.find(name).await?;
+            let file = self.volume.open(&self.cred, ino, true, true).await?;
+            file.truncate(size as u64).await?;
+            file.close().await
+        };
+        self.settled_as(name, "truncate", before.clone(), after.into(), done.await);
+    }
+
+    /// A change of one file was made, or it is unknown whether it was.
+    fn settled_as(&self, name: &str, what: &str, before: Possible, after: Bytes, done: Result<(), Error>) {
+        match done {
+            Ok(()) => self.remember(name, vec![Some(after)], true),
             Err(error) => {
-                tracing::info!(name, %error, "append stayed unknown");
-                self.remember(name, vec![before[0].clone(), Some(joined)], false);
+                tracing::info!(name, what, %error, "stayed unknown");
+                self.remember(name, [before, vec![Some(after)]].concat(), false);
             }
         }
     }
@@ -304,20 +346,26 @@ impl Worker {
             return;
         }
         let replaced = self.possible(&target);
+        // Done twice, an exchange is undone: where an answer is lost and asked for again, it shows.
+        let exchanges = replaced.len() == 1 && replaced[0].is_some() && self.rng.random_bool(0.5);
+        let (mode, left) = match exchanges {
+            true => (RenameMode::Exchange, replaced[0].clone()),
+            false => (RenameMode::Replace, None),
+        };
         let done = async {
             let (from, to) = (Name::parse(name.as_bytes().to_vec())?, Name::parse(target.as_bytes().to_vec())?);
-            self.volume.rename(&self.cred, self.dir, from, self.dir, to, RenameMode::Replace).await
+            self.volume.rename(&self.cred, self.dir, from, self.dir, to, mode).await
         };
         match done.await {
             Ok(_) => {
                 self.remember(&target, before, true);
-                self.remember(name, vec![None], true);
+                self.remember(name, vec![left], true);
             }
             Err(error) => {
                 tracing::info!(name, %error, "rename stayed unknown");
                 let both = [replaced, before.clone()].concat();
                 self.remember(&target, both, false);
-                self.remember(name, vec![before[0].clone(), None], false);
+                self.remember(name, vec![before[0].clone(), left], false);
             }
         }
     }
