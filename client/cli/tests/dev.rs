@@ -172,3 +172,22 @@ fn three_nodes_outlive_one_and_stop_together() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+#[test]
+fn it_stops_though_its_mount_was_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, mount) = (folder.path().join("one"), folder.path().join("mnt"));
+    std::fs::create_dir(&mount).unwrap();
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 || !Path::new("/dev/fuse").exists() {
+        eprintln!("mounts need root and /dev/fuse here: not tried");
+        return;
+    }
+    let mut dev = Dev::start(&dir, &["--port", "0", "--mount", mount.to_str().unwrap()]);
+    std::fs::create_dir(mount.join("dir")).unwrap();
+    std::fs::write(mount.join("dir/file"), b"held back").unwrap();
+    assert!(Command::new("umount").arg(&mount).status().unwrap().success());
+    dev.wait_for("word of the mount", |dev| dev.said().contains("the mount was taken away"));
+    assert_eq!(dev.ok(&["cat", "/dir/file"]), b"held back");
+    dev.stop();
+}

@@ -78,12 +78,14 @@ async fn serve(site: &mut DevSite, interrupts: &mut Interrupts, at: Option<&Path
     }
     output::note("stopping ...");
     let Some((client, mounted)) = mounted else { return Ok(()) };
-    let unmounted = tokio::select! {
-        biased;
-        // Ctrl-C again: without waiting for what is written back.
-        () = interrupts.next() => return Ok(()),
-        unmounted = mounted.unmount(), if standing => unmounted,
-        else => Ok(()),
+    let unmounted = match standing {
+        true => tokio::select! {
+            biased;
+            // Ctrl-C again: without waiting for what is written back.
+            () = interrupts.next() => return Ok(()),
+            unmounted = mounted.unmount() => unmounted,
+        },
+        false => Ok(()),
     };
     let unmounted = unmounted.map_err(|error| Failure::new(format!("unmount: {error}")));
     unmounted.and(close(&client).await)
