@@ -20,3 +20,9 @@ fn a_seed_repeats_itself_event_for_event() {
     let (same, said) = weft_sim(&["twice", "11", "--seconds", "8"]);
     assert!(same, "{said}");
 }
+
+#[test]
+fn seeds_that_found_something_are_lawful() {
+    let (lawful, said) = weft_sim(&["run", "--known", "--seconds", "12"]);
+    assert!(lawful, "{said}");
+}
