@@ -49,17 +49,17 @@ const fn case(variant: Variant, by: By, first: u64, most: u64) -> Case {
 
 /// In order of the time that they take, so that the longest do not come last.
 const CASES: &[Case] = &[
-    case(Variant::RepliesForgotten, By::Whole("wipe,crash", 20), 6, 40),
-    case(Variant::ReadAlone, By::Whole("isolate", 20), 1, 20),
-    case(Variant::ExtentFirst, By::Whole("crash", 8), 2, 20),
-    case(Variant::PositionFirst, By::Whole("crash", 8), 3, 20),
-    case(Variant::ChunkUnflushed, By::Whole("crash", 8), 1, 20),
-    case(Variant::WipedVotes, By::Whole("wipe", 8), 1, 20),
+    case(Variant::PositionFirst, By::Whole("crash", 6), 10, 20),
+    case(Variant::ChunkUnflushed, By::Whole("crash", 6), 10, 20),
+    case(Variant::ExtentFirst, By::Whole("crash", 6), 10, 20),
+    case(Variant::RepliesForgotten, By::Whole("wipe,crash", 12), 12, 60),
+    case(Variant::ReadAlone, By::Whole("isolate", 10), 4, 30),
+    case(Variant::WipedVotes, By::Whole("wipe", 6), 8, 10),
+    case(Variant::TornTail, By::Small, 1, 20),
     case(Variant::RemovedAcknowledges, By::Small, 4, 40),
-    case(Variant::SplitUncounted, By::Small, 1, 20),
-    case(Variant::LogUnflushed, By::Small, 1, 20),
-    case(Variant::TornTail, By::Small, 1, 40),
-    case(Variant::SegmentUnsalted, By::Small, 1, 20),
+    case(Variant::LogUnflushed, By::Small, 1, 10),
+    case(Variant::SegmentUnsalted, By::Small, 1, 10),
+    case(Variant::SplitUncounted, By::Small, 1, 10),
 ];
 
 impl Case {

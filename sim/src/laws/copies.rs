@@ -18,7 +18,7 @@ use crate::state::NodeState;
 
 const LAW: &str = "what is named is whole on all who serve it";
 /// Simulated time in which servers that were just started must answer.
-const QUIET: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(10);
 /// Chunks asked for at a time.
 const PAGE: usize = 1000;
 
