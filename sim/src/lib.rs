@@ -3,13 +3,11 @@
 //!
 //! Nothing of this is in the release binary. One process runs one seed, since some libraries keep counters per process.
 
-pub mod contend;
 pub mod det;
 pub mod disk;
 pub mod index;
 pub mod judge;
 pub mod laws;
-pub mod leased;
 pub mod nemesis;
 pub mod net;
 pub mod run;

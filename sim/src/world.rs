@@ -21,7 +21,7 @@ use crate::run::{Faults, Plan, Violation};
 use crate::site::{self, Site};
 use crate::state::{Order, SimClock};
 use crate::workload::{self, Memory, Shared};
-use crate::{det, leased, state::NodeState};
+use crate::{det, state::NodeState};
 
 pub use crate::site::{addrs, host};
 
@@ -162,13 +162,7 @@ pub fn run(plan: &Plan) -> (Faults, Result<(), Violation>) {
     }
     let shared: Shared = Rc::new(RefCell::new(Memory::default()));
     let clients: Vec<String> = (0..plan.clients).map(|id| format!("c{id}")).collect();
-    for (id, name) in clients.iter().enumerate() {
-        let (id, seed, shared) = (id as u64, plan.seed, shared.clone());
-        match id % 2 {
-            0 => sim.client(name.as_str(), workload::client(id, seed, until, shared)),
-            _ => sim.client(name.as_str(), leased::client(id, seed, until, shared)),
-        }
-    }
+    workload::start(&mut sim, &clients, plan.seed, until, &shared);
     sim.client("judge", judge(until, plan.clients, shared.clone(), nodes.clone()));
     let rng = SmallRng::seed_from_u64(rng.random());
     let mut nemesis = Nemesis::new(rng, (plan.faults, &plan.kinds), site.clone(), nodes.clone(), clients, until);

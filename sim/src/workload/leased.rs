@@ -11,8 +11,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weft_client::{Client, Cred, Error, Ino, Name, Volume};
 
-use crate::workload::{Shared, Worker};
-use crate::{contend, workload, world};
+use super::files::Worker;
+use super::{Shared, connect_with, contend};
+use crate::world;
 
 /// Worker numbers of these clients begin here, and again at each further multiple with each new directory of their own.
 const FIRST: u64 = 1000;
@@ -44,7 +45,7 @@ struct Leased {
 /// # Errors
 /// The fabric could not be reached at all.
 pub async fn client(id: u64, seed: u64, until: Duration, shared: Shared) -> Result<(), Box<dyn std::error::Error>> {
-    let (client, volume) = workload::connect_with(|options| options.write_leases = true).await?;
+    let (client, volume) = connect_with(|options| options.write_leases = true).await?;
     let mut rng = SmallRng::seed_from_u64(seed.wrapping_mul(7_368_787).wrapping_add(id));
     let worker = Worker::suspecting(FIRST + id, rng.random(), &volume, Ino::ROOT, &shared);
     let mut leased = Leased { id, rng, client, volume, shared, worker, made: 0, unsettled: Vec::new() };

@@ -6,9 +6,9 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use weft_client::{Cred, Error, Found, Ino, Name, RenameMode, Volume};
 
+use super::{Memory, Shared};
 use crate::laws::linearizable::Call;
 use crate::laws::namespace::{Answer, Mode, NameId, Op};
-use crate::workload::{Memory, Shared};
 use crate::world;
 
 /// The directory they contend in.
