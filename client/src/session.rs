@@ -75,10 +75,12 @@ impl Session {
 
     /// EIO for everything of an ended session.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.ended() {
-            return Err(Error::Refused(Refusal::SessionEnded { client: self.client, space: self.space }));
-        }
-        Ok(())
+        if self.ended() { Err(self.end_error()) } else { Ok(()) }
+    }
+
+    /// What is said about a session that has ended.
+    pub(crate) fn end_error(&self) -> Error {
+        Error::Refused(Refusal::SessionEnded { client: self.client, space: self.space })
     }
 
     /// Takes the next number, waiting while the window is full.

@@ -62,7 +62,10 @@ pub(super) async fn run(shared: Weak<Shared>, leases: Arc<VolumeLeases>) {
                         giving_up.push(*dir);
                     } else {
                         // Of a volume that may have no listener of its own.
-                        shared.leases.of(&shared, &leases.session, *volume).want_back(*dir);
+                        match shared.leases.of(&shared, &leases.session, *volume) {
+                            Ok(other) => other.want_back(*dir),
+                            Err(error) => tracing::debug!(%volume, %error, "a lease is wanted back"),
+                        }
                     }
                 }
                 {

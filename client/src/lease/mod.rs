@@ -149,15 +149,16 @@ enum Step<T> {
 
 impl Leases {
     /// The leases of a session in a volume.
-    fn of(&self, shared: &Arc<Shared>, session: &Arc<Session>, volume: VolumeId) -> Arc<VolumeLeases> {
+    ///
+    /// # Errors
+    /// The session has ended.
+    fn of(&self, shared: &Arc<Shared>, session: &Arc<Session>, volume: VolumeId) -> Result<Arc<VolumeLeases>> {
         let mut volumes = self.volumes.lock();
-        if let Some(there) = volumes.get(&volume)
-            && Arc::ptr_eq(&there.session, session)
-        {
-            return there.clone();
-        }
         let lost = match volumes.get(&volume) {
-            // Its session has ended. What it held back is lost from now on, also for whoever asks in the new one.
+            Some(there) if Arc::ptr_eq(&there.session, session) => return Ok(there.clone()),
+            // A file that was opened in an earlier session: it must not take the place of what lives.
+            Some(_) if session.ended() => return Err(session.end_error()),
+            // What the earlier session held back is lost from now on, also for whoever asks in the new one.
             Some(before) => {
                 before.lose_all();
                 before.lost.clone()
@@ -194,7 +195,7 @@ impl Leases {
         volumes.insert(volume, made.clone());
         drop(volumes);
         tokio::spawn(push::run(Arc::downgrade(shared), made.clone()));
-        made
+        Ok(made)
     }
 
     fn all(&self) -> Vec<Arc<VolumeLeases>> {
@@ -231,7 +232,10 @@ impl Shared {
         op: &Op,
     ) -> Result<Outcome, Failed> {
         match self.options.write_leases {
-            true => self.leases.of(self, session, volume).apply(self, cred, op).await,
+            true => {
+                let leases = self.leases.of(self, session, volume);
+                leases.map_err(|error| Failed { error, ambiguous: false })?.apply(self, cred, op).await
+            }
             false => self.apply_at_server(session, cred, volume, op).await,
         }
     }
@@ -245,7 +249,7 @@ impl Shared {
         query: &Query,
     ) -> Result<Answer> {
         match self.options.write_leases {
-            true => self.leases.of(self, session, volume).query(self, cred, query).await,
+            true => self.leases.of(self, session, volume)?.query(self, cred, query).await,
             false => self.query_at_server(session, cred, volume, query).await,
         }
     }
@@ -538,7 +542,9 @@ impl Inner {
                         Step::Answer(Ok(outcome))
                     }
                     Tried::Refused(refusal) => Step::Answer(Err(refusal)),
-                    Tried::Elsewhere => Step::Through(vec![root]),
+                    // Only of files: at the server, a leased directory is changed by nobody but through what is held back.
+                    Tried::Elsewhere if matches!(op, Op::Commit(_) | Op::Truncate { .. }) => Step::Through(vec![root]),
+                    Tried::Elsewhere => Step::Break(vec![root]),
                 }
             }
         }

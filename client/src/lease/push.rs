@@ -11,13 +11,11 @@ use weft_core::limits::MAX_HELD_WEIGHT;
 use weft_core::namespace::lease::Held;
 use weft_core::namespace::op::Op;
 use weft_core::namespace::outcome::Outcome;
-use weft_core::refusal::Refusal;
 
 use super::{Inner, MOST_KNOWN, Queued, VolumeLeases, file_of};
 use crate::client::Shared;
 use crate::error::Error;
 use crate::meta::Failed;
-use crate::session::Session;
 use crate::trial::Trial;
 
 /// How long changes are gathered where nobody waits for them.
@@ -106,8 +104,7 @@ impl VolumeLeases {
         if !inner.queue.is_empty() || !inner.in_flight.is_empty() {
             let count = inner.queue.len();
             tracing::error!(volume = %self.volume, count, "changes held back under a write lease are lost with the session");
-            let Session { client, space, .. } = *self.session;
-            let error = Error::Refused(Refusal::SessionEnded { client, space });
+            let error = self.session.end_error();
             let queued = inner.queue.iter().filter_map(|queued| file_of(&queued.item));
             self.lost.lock().note(queued.chain(inner.in_flight.iter().copied()), &error);
         }
