@@ -7,7 +7,7 @@ use common::{first_seed, weft_sim};
 #[test]
 fn a_hundred_seeds_with_faults_are_lawful() {
     let first = first_seed().to_string();
-    let (lawful, said) = weft_sim(&["run", "--seeds", "100", "--from", &first, "--seconds", "8"]);
+    let (lawful, said) = weft_sim(&["run", "--seeds", "100", "--from", &first, "--seconds", "6"]);
     assert!(lawful, "{said}");
     assert!(
         !said.contains("crashes=0 hurt_writes=0 partitions=0 slow_links=0 acknowledged=0"),
@@ -17,7 +17,7 @@ fn a_hundred_seeds_with_faults_are_lawful() {
 
 #[test]
 fn a_seed_repeats_itself_event_for_event() {
-    let (same, said) = weft_sim(&["twice", "11", "--seconds", "8"]);
+    let (same, said) = weft_sim(&["twice", "11", "--seconds", "6"]);
     assert!(same, "{said}");
 }
 
