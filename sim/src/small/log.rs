@@ -28,9 +28,9 @@ const GROUPS: u32 = 3;
 const LIVES: usize = 40;
 
 const SEGMENT: u32 = 32 << 10;
-/// Bytes on their way at the most: less than a segment holds, as where segments are of the usual size. A crash that takes
-/// the first record of a segment, and leaves that of the next one, is called damage by the log as it is.
-const UNDER_WAY: usize = 12 << 10;
+/// Bytes on their way at the most: more than two segments hold, so that a crash may take the first record of a segment and
+/// leave that of the next one.
+const UNDER_WAY: usize = 80 << 10;
 
 /// Seeded dice.
 struct Rolls(Mutex<SmallRng>);

@@ -79,7 +79,7 @@ pub(super) async fn recover(disk: &dyn Disk, folder: &Path) -> Result<Found, Log
         }
     }
     let mark = surveys.values().map(|survey| survey.mark).max().unwrap_or_default();
-    let chain = chain(&surveys);
+    let chain = chain(&surveys, mark);
     let (taken, end, tail) = cut(folder, &surveys, &chain, mark)?;
     if let Some(number) = headless.iter().find(|number| **number >= tail) {
         return Err(damaged(folder, Position::new(*number, 0), "the segment has no header"));
@@ -116,22 +116,38 @@ pub(super) async fn recover(disk: &dyn Disk, folder: &Path) -> Result<Found, Log
     Ok(Found { live, free, end, next, groups })
 }
 
-/// Segment numbers, oldest first, as the newest begun one leads back through them.
-fn chain(surveys: &BTreeMap<u32, Survey>) -> Vec<u32> {
-    let mut chain = Vec::new();
-    let mut at = surveys.values().rev().find(|survey| survey.origin.is_some());
-    while let Some(survey) = at {
-        chain.push(survey.segment.number);
-        at = match survey.origin {
-            // Numbers only rise, so this ends.
-            Some(origin) if origin.segment() < survey.segment.number => {
-                surveys.get(&origin.segment()).filter(|older| older.origin.is_some())
+/// Segment numbers, oldest first, as the newest begun one leads back through them. Where that leads to a segment whose
+/// beginning a crash took before anything in it was durable, all from there on never counted, and the newest begun one
+/// before it leads back.
+fn chain(surveys: &BTreeMap<u32, Survey>, mark: Position) -> Vec<u32> {
+    let mut end = u32::MAX;
+    loop {
+        let mut chain = Vec::new();
+        let mut tail = 0;
+        let mut lost = None;
+        let mut at = surveys.range(..end).rev().map(|(_, survey)| survey).find(|survey| survey.origin.is_some());
+        while let Some(survey) = at {
+            chain.push(survey.segment.number);
+            tail = survey.tails.iter().map(|(_, tail)| *tail).fold(tail, u32::max);
+            at = match survey.origin {
+                // Numbers only rise, so this ends.
+                Some(origin) if origin.segment() < survey.segment.number => {
+                    let older = surveys.get(&origin.segment());
+                    lost = older.filter(|older| older.origin.is_none()).map(|older| older.segment.number);
+                    older.filter(|older| older.origin.is_some())
+                }
+                _ => None,
+            };
+        }
+        match lost {
+            // Needed, and nothing behind its beginning is known to be durable.
+            Some(lost) if lost >= tail && mark <= Position::new(lost, RECORDS) => end = lost,
+            _ => {
+                chain.reverse();
+                return chain;
             }
-            _ => None,
-        };
+        }
     }
-    chain.reverse();
-    chain
 }
 
 /// How much of the chain counts: its segments, where the log ends, and the oldest segment still needed.
