@@ -27,9 +27,9 @@ const GROUPS: u32 = 3;
 /// Lives of the log under one seed.
 const LIVES: usize = 40;
 
-const SEGMENT: u32 = 32 << 10;
-/// Bytes on their way at the most: more than two segments hold, so that a crash may take the first record of a segment and
-/// leave that of the next one.
+const SEGMENT: u32 = 8 << 10;
+/// Bytes on their way at the most: more than several segments hold, so that a crash may take the first record of a segment
+/// and leave that of the next one.
 const UNDER_WAY: usize = 80 << 10;
 
 /// Seeded dice.
