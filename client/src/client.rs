@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) files: FileTable,
     pub(crate) leases: Leases,
+    /// How often something was lost that had been answered under a write lease.
+    pub(crate) losses: AtomicU64,
     pub(crate) cache: ReadCache,
     pub(crate) budget: Budget,
     /// The id handed out at connecting; 0 before.
@@ -89,6 +91,7 @@ impl Client {
             sessions: Sessions::default(),
             files: FileTable::default(),
             leases: Leases::default(),
+            losses: AtomicU64::new(0),
             cache: ReadCache::new(options.read_cache_bytes),
             budget: Budget::default(),
             client_id: AtomicU64::new(0),
@@ -204,6 +207,12 @@ impl Client {
         };
         let call = self.shared.plain_call(self.shared.options.attempt);
         Ok(self.shared.servers.node_status(&node.addr, call).await?)
+    }
+
+    /// How often something was lost that this client had been answered under a write lease: what somebody keeps of files
+    /// by their versions is right only while this stays the same.
+    pub fn losses(&self) -> u64 {
+        self.shared.losses.load(Ordering::Acquire)
     }
 
     /// What write leases have spared this client.

@@ -278,6 +278,10 @@ impl Volume {
     ) -> Result<(u64, Attr)> {
         self.settle(source).await?;
         target_volume.settle(target).await?;
+        if self.info.id != target_volume.info.id {
+            // The group reads the source as it has it.
+            self.client.shared.push_leases(self.info.id).await?;
+        }
         let op = Op::CopyRange { source_volume: self.info.id, source, source_offset, target, target_offset, len };
         match target_volume.apply(cred, op).await? {
             Outcome::Copied { len, attr } => Ok((len, target_volume.merged(attr))),

@@ -51,6 +51,8 @@ struct Inner<V> {
     now: u64,
     /// The newest stamp among forgotten nodes.
     forgotten: u64,
+    /// See [`InodeTable::distrust`].
+    losses: u64,
 }
 
 struct Node<V> {
@@ -84,7 +86,7 @@ impl<V: Clone> InodeTable<V> {
             cached: None,
         };
         let nodes = HashMap::from([(NodeId::ROOT.0, root)]);
-        InodeTable { root_view: view, inner: Mutex::new(Inner { nodes, now: 0, forgotten: 0 }) }
+        InodeTable { root_view: view, inner: Mutex::new(Inner { nodes, now: 0, forgotten: 0, losses: 0 }) }
     }
 
     /// The kernel's number for an inode.
@@ -224,6 +226,22 @@ impl<V: Clone> InodeTable<V> {
     pub(crate) fn names_unchanged_since(&self, node: NodeId, tick: Tick) -> bool {
         let inner = self.inner.lock();
         inner.nodes.get(&node.0).map_or(inner.forgotten, |found| found.renamed) <= tick.0
+    }
+
+    /// Answers of this mount were lost, and versions that it gave stand for other contents now: the kernel has nothing
+    /// that is known to be right. `losses` counts them; nothing happens where that is known already.
+    pub(crate) fn distrust(&self, losses: u64) {
+        let mut inner = self.inner.lock();
+        if inner.losses == losses {
+            return;
+        }
+        inner.losses = losses;
+        for node in inner.nodes.values_mut() {
+            node.told = None;
+            // No version: pages are dropped before the kernel is told anything.
+            node.cached = node.cached.map(|_| u64::MAX);
+            node.dir = None;
+        }
     }
 
     /// Compares a file's content version with what the kernel has.

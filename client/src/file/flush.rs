@@ -14,6 +14,7 @@ use super::map::Map;
 use super::plan;
 use super::state::{FileState, Inner, Pending, over};
 use crate::error::{Error, Result};
+use crate::lease::Uploading;
 
 impl FileState {
     /// Makes everything written before durable and committed. Goes on to its end even if nobody waits for it any more,
@@ -39,6 +40,11 @@ impl FileState {
 
     /// The same, with an error kept for whoever writes or flushes next.
     pub(super) fn flush_in_background(self: &Arc<Self>) {
+        self.flush_behind(None);
+    }
+
+    /// The same, with something that is kept until it is over.
+    pub(super) fn flush_behind(self: &Arc<Self>, kept: Option<Uploading>) {
         let state = self.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
@@ -47,6 +53,7 @@ impl FileState {
                     state.shared.note_lost(state.volume.id, state.ino, &error);
                     state.change(|inner| inner.fail(error));
                 }
+                drop(kept);
             });
         }
     }

@@ -326,14 +326,14 @@ impl File {
         if !self.handle.write {
             return Ok(());
         }
-        if !self.handle.volume.client.shared.is_leased(volume, ino) {
+        let Some(uploading) = self.handle.volume.client.shared.begin_upload(volume, ino) else {
             return self.flush().await;
-        }
+        };
         self.report_failures()?;
         match self.handle.state.flushes_at_once() {
             true => self.flush_here().await,
             false => {
-                self.handle.state.flush_in_background();
+                self.handle.state.flush_behind(Some(uploading));
                 Ok(())
             }
         }

@@ -332,6 +332,19 @@ impl FileState {
         Ok(())
     }
 
+    /// What is known of the file is not so: an answer about it was lost, and the versions it gave are given to others.
+    pub(crate) fn distrust(&self) {
+        let mut inner = self.lock();
+        inner.map.forget();
+        inner.checked = None;
+        inner.ours_since = u64::MAX;
+        if let Some(attr) = &mut inner.attr {
+            // Older than whatever the server says.
+            attr.version = 0;
+            attr.ctime = Timestamp::default();
+        }
+    }
+
     pub(super) fn key(&self) -> (VolumeId, Ino) {
         (self.volume.id, self.ino)
     }

@@ -70,10 +70,15 @@ pub(super) async fn run(shared: Weak<Shared>, leases: Arc<VolumeLeases>) {
                 }
                 {
                     let mut inner = leases.inner.lock();
+                    for (_, dir) in &recalls.lost {
+                        inner.held_until.remove(dir);
+                    }
                     inner.stats.lost += recalls.lost.len() as u64;
                     giving_up.extend(recalls.lost.iter().map(|(_, dir)| *dir));
                     inner.closing.extend(giving_up.iter().copied());
-                    inner.held_until = sent + recalls.lease;
+                    for root in roots.iter().filter(|root| !recalls.lost.contains(&(leases.volume, **root))) {
+                        inner.held_until.insert(*root, sent + recalls.lease);
+                    }
                     inner.stats.recalled += recalls.recalled.len() as u64;
                 }
                 leases.changed.notify_waiters();
@@ -84,6 +89,7 @@ pub(super) async fn run(shared: Weak<Shared>, leases: Arc<VolumeLeases>) {
                     let given_up =
                         leases.until(&shared, |inner| giving_up.iter().all(|dir| !inner.closing.contains(dir)));
                     let _ = tokio::time::timeout(GIVING_UP, given_up).await;
+                    tokio::time::sleep_until(sent + PAUSE).await;
                 }
             }
             Err(Failed { error, .. }) => {

@@ -15,6 +15,7 @@ mod push;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -113,6 +114,10 @@ struct Inner {
     closing: BTreeSet<Ino>,
     /// Leases below which a request has gone to the server: what it changes is not known yet.
     busy: BTreeSet<Ino>,
+    /// Of closed files below each lease, how many still upload.
+    uploading: BTreeMap<Ino, usize>,
+    /// Leases whose end is on its way.
+    leaving: BTreeSet<Ino>,
     /// The directory of which the lease is being taken.
     taking: Option<Ino>,
     /// Directories that this session made and nobody has made anything in, as far as is known.
@@ -120,7 +125,8 @@ struct Inner {
     /// The group's time at a moment, and the last time given to a change.
     clock: Option<(Timestamp, Instant)>,
     last: Timestamp,
-    held_until: Instant,
+    /// Until when each lease is held without hearing from the group.
+    held_until: BTreeMap<Ino, Instant>,
     listening: bool,
     /// Files that the batch under way is about.
     in_flight: Vec<Ino>,
@@ -165,7 +171,6 @@ impl Leases {
             }
             None => Arc::default(),
         };
-        let now = Instant::now();
         let made = Arc::new(VolumeLeases {
             session: session.clone(),
             volume,
@@ -179,11 +184,13 @@ impl Leases {
                 wanted_below: 0,
                 closing: BTreeSet::new(),
                 busy: BTreeSet::new(),
+                uploading: BTreeMap::new(),
+                leaving: BTreeSet::new(),
                 taking: None,
                 fresh: VecDeque::new(),
                 clock: None,
                 last: Timestamp::default(),
-                held_until: now,
+                held_until: BTreeMap::new(),
                 listening: false,
                 in_flight: Vec::new(),
                 stats: LeaseStats::default(),
@@ -296,9 +303,56 @@ impl Shared {
     }
 
     /// Whether changes of an inode are held back.
-    pub(crate) fn is_leased(&self, volume: VolumeId, ino: Ino) -> bool {
+    fn is_leased(&self, volume: VolumeId, ino: Ino) -> bool {
         self.options.write_leases
             && self.leases.find(volume).is_some_and(|leases| leases.inner.lock().local.root_of(ino).is_some())
+    }
+
+    /// A file below a lease is closed, and its bytes may go on being stored behind the answer: whoever wants the lease
+    /// back waits for them. `None` if it is not below one, or below one that is being given up.
+    pub(crate) fn begin_upload(&self, volume: VolumeId, ino: Ino) -> Option<Uploading> {
+        let leases = self.options.write_leases.then(|| self.leases.find(volume)).flatten()?;
+        let mut inner = leases.inner.lock();
+        let root = inner.local.root_of(ino).filter(|root| !inner.closing.contains(root))?;
+        *inner.uploading.entry(root).or_default() += 1;
+        drop(inner);
+        Some(Uploading { leases, root })
+    }
+
+    /// Makes sure that the group has what was held back in a volume, for a request in another one.
+    pub(crate) async fn push_leases(&self, volume: VolumeId) -> Result<()> {
+        match self.leases.find(volume) {
+            Some(leases) => leases.pushed(self).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What this client believes of files is not so: what it answered about them is lost.
+    fn distrust(&self, volume: VolumeId, files: &[Ino]) {
+        self.losses.fetch_add(1, Ordering::AcqRel);
+        for state in files.iter().filter_map(|file| self.files.find(volume, *file)) {
+            state.distrust();
+        }
+    }
+}
+
+/// See [`Shared::begin_upload`].
+pub(crate) struct Uploading {
+    leases: Arc<VolumeLeases>,
+    root: Ino,
+}
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        let mut inner = self.leases.inner.lock();
+        if let Some(count) = inner.uploading.get_mut(&self.root) {
+            *count -= 1;
+            if *count == 0 {
+                inner.uploading.remove(&self.root);
+            }
+        }
+        drop(inner);
+        self.leases.work.notify_one();
     }
 }
 
@@ -379,7 +433,11 @@ impl VolumeLeases {
     /// Marks leases below which a request goes to the server; nothing if another one does or they are given up.
     fn begin(self: &Arc<Self>, roots: &[Ino]) -> Option<Busy> {
         let mut inner = self.inner.lock();
-        if roots.iter().any(|root| inner.busy.contains(root) || inner.closing.contains(root)) {
+        let shut = |root: &Ino| {
+            let closing = inner.closing.contains(root) && !inner.uploading.contains_key(root);
+            closing || inner.busy.contains(root) || inner.leaving.contains(root)
+        };
+        if roots.iter().any(shut) {
             return None;
         }
         inner.busy.extend(roots);
@@ -455,7 +513,12 @@ impl VolumeLeases {
                 return;
             }
             inner.taking = Some(dir);
-            (Instant::now(), Op::Lease { dir, numbers: if more { MORE_NUMBERS } else { FIRST_NUMBERS } })
+            let numbers = match (more, inner.few_numbers()) {
+                (true, _) => MORE_NUMBERS,
+                (false, true) => FIRST_NUMBERS,
+                (false, false) => 1,
+            };
+            (Instant::now(), Op::Lease { dir, numbers })
         };
         let taken = shared.apply_at_server(&self.session, &Cred::root(), self.volume, &op).await;
         let listen = {
@@ -464,9 +527,7 @@ impl VolumeLeases {
             inner.fresh.retain(|fresh| *fresh != dir);
             match (taken, op) {
                 (Ok(Outcome::Leased { first, dir: attr, now }), Op::Lease { numbers, .. }) => {
-                    if inner.local.roots().is_empty() {
-                        inner.held_until = sent + Duration::from_millis(LEASE_MS.into());
-                    }
+                    inner.held_until.entry(dir).or_insert(sent + Duration::from_millis(LEASE_MS.into()));
                     inner.local.lease(&attr, first, numbers);
                     // Behind the group's time by the way of the answer, and never before what was said already.
                     inner.clock = Some((now, Instant::now()));
@@ -528,10 +589,15 @@ impl Inner {
                 },
                 _ => Step::Away,
             },
-            Way::Through(roots) if roots.iter().any(|root| !self.is_open(*root, now)) => Step::Wait,
+            Way::Through(roots)
+                if roots.iter().any(|root| !self.is_open(*root, now) && !self.may_join(*root, op, now)) =>
+            {
+                Step::Wait
+            }
             Way::Through(roots) => Step::Through(roots),
             Way::Break(roots) => Step::Break(roots),
-            Way::Here(root) if !self.is_open(root, now) || self.is_full(now) => Step::Wait,
+            Way::Here(root) if !self.is_open(root, now) && !self.may_join(root, op, now) => Step::Wait,
+            Way::Here(_) if self.is_full(now) => Step::Wait,
             Way::Here(root) if parent_of_new(op).is_some() && self.local.numbers_left() == 0 => Step::Take(root),
             Way::Here(root) => {
                 let time = self.time(now);
@@ -571,7 +637,20 @@ impl Inner {
 
     /// Whether requests below a lease may be answered here now.
     fn is_open(&self, root: Ino, now: Instant) -> bool {
-        now < self.held_until && !self.closing.contains(&root) && !self.busy.contains(&root)
+        self.is_held(root, now) && !self.closing.contains(&root)
+    }
+
+    fn is_held(&self, root: Ino, now: Instant) -> bool {
+        self.held_until.get(&root).is_some_and(|until| now < *until) && !self.busy.contains(&root)
+    }
+
+    /// Whether a change below a lease that is being given up may still join the queue: the bytes of a file that was
+    /// closed before, for which the giving up waits.
+    fn may_join(&self, root: Ino, op: &Op, now: Instant) -> bool {
+        matches!(op, Op::Commit(_))
+            && self.is_held(root, now)
+            && self.uploading.contains_key(&root)
+            && !self.leaving.contains(&root)
     }
 
     fn is_full(&self, now: Instant) -> bool {

@@ -61,6 +61,7 @@ impl VolumeLeases {
         let (items, give_up) = self.inner.lock().batch();
         let count = items.len();
         let files: Vec<Option<Ino>> = items.iter().map(file_of).collect();
+        let roots: Vec<Ino> = items.iter().map(|item| item.root).collect();
         let mut made = Ok(Outcome::Held { refused: Vec::new() });
         if count > 0 || !give_up.is_empty() {
             tracing::trace!(volume = %self.volume, count, ?give_up, "send what was held back");
@@ -70,29 +71,40 @@ impl VolumeLeases {
         }
         let mut inner = self.inner.lock();
         inner.stats.batches += u64::from(count > 0);
-        let all = |error: Error| files.iter().map(|file| (*file, error.clone())).collect();
+        let all = |inner: &mut Inner, error: Error| {
+            inner.closing.extend(&roots);
+            files.iter().map(|file| (*file, error.clone())).collect()
+        };
         let lost: Vec<(Option<Ino>, Error)> = match made {
             Ok(Outcome::Held { refused }) => {
                 let of = |at: u32| files.get(at as usize).copied().flatten();
+                // Below a lease of which something was refused, what is known here is not so.
+                inner.closing.extend(refused.iter().filter_map(|(at, _)| roots.get(*at as usize)));
                 refused.into_iter().map(|(at, refusal)| (of(at), Error::Refused(refusal))).collect()
             }
-            Ok(_) => all(Error::unexpected("held-back changes")),
-            Err(Failed { error, .. }) => all(error),
+            Ok(_) => all(&mut inner, Error::unexpected("held-back changes")),
+            Err(Failed { error, .. }) => all(&mut inner, error),
         };
         if let Some((_, error)) = lost.first() {
             tracing::error!(volume = %self.volume, lost = lost.len(), %error, "changes held back under a write lease are lost");
             let mut noted = self.lost.lock();
             lost.iter().for_each(|(file, error)| noted.note(*file, error));
         }
+        let distrusted: Vec<Ino> = lost.iter().filter_map(|(file, _)| *file).collect();
         // Only now: whoever waits for it looks at what was lost next.
         inner.in_flight.clear();
         inner.made_below += count as u64;
         for root in give_up {
             inner.local.give_up(root);
             inner.closing.remove(&root);
+            inner.leaving.remove(&root);
+            inner.held_until.remove(&root);
         }
         inner.shed();
         drop(inner);
+        if !lost.is_empty() {
+            shared.distrust(self.volume, &distrusted);
+        }
         self.changed.notify_waiters();
     }
 }
@@ -115,6 +127,7 @@ impl VolumeLeases {
             inner.local.give_up(root);
         }
         inner.closing.clear();
+        inner.held_until.clear();
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -147,13 +160,20 @@ impl Inner {
             items.push(item);
         }
         self.in_flight = items.iter().filter_map(file_of).collect();
-        (items, self.to_give_up())
+        let give_up = self.to_give_up();
+        self.leaving.extend(&give_up);
+        (items, give_up)
     }
 
     /// The leases that nothing which waits comes under any more.
     fn to_give_up(&self) -> Vec<Ino> {
         let waiting: BTreeSet<Ino> = self.queue.iter().map(|queued| queued.item.root).collect();
-        let ready = |root: &Ino| !waiting.contains(root) && !self.busy.contains(root) && self.taking != Some(*root);
+        let ready = |root: &Ino| {
+            !waiting.contains(root)
+                && !self.busy.contains(root)
+                && !(self.uploading.contains_key(root) && self.is_held(*root, Instant::now()))
+                && self.taking != Some(*root)
+        };
         self.closing.iter().copied().filter(ready).collect()
     }
 

@@ -65,6 +65,9 @@ impl State {
 
     /// What was written through open handles, also by the client's own timer, is no news to the kernel.
     pub(super) fn claim_own_changes(&self, node: NodeId) {
+        if let Some(place) = self.inodes.place(node) {
+            self.inodes.distrust(place.volume.client().losses());
+        }
         if let Some(open) = self.handles.of_node(node) {
             let (version, ours_since) = open.file.versions();
             self.inodes.own_changes(node, ours_since, version);

@@ -1,5 +1,6 @@
 //! What clients ask of a group's leader.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,21 +106,19 @@ impl MetaService {
         group.leases().lock().heard(key, came);
         let ask = group.read(|view| {
             let open = machine::session(view, key.0, key.1)?;
-            let mut lost = Vec::new();
-            for (volume, dir) in &held {
-                if lease::lease_of(view, *volume, *dir)?.is_none_or(|lease| lease.client != key.0) {
-                    lost.push((*volume, *dir));
-                }
-            }
-            Ok(open.map(|()| lost))
+            let leases = lease::lease_list(view)?.into_iter().filter(|lease| lease.client == key.0);
+            let own: BTreeSet<_> = leases.map(|lease| (lease.volume, lease.dir)).collect();
+            Ok(open.map(|()| own))
         });
-        let mut lost = in_time(limit, ask).await??;
+        let own = in_time(limit, ask).await??;
+        let mut lost: Vec<_> = held.iter().filter(|dir| !own.contains(dir)).copied().collect();
         let until = came + LISTEN.min(limit / 2);
         loop {
             let Wanted { mut recalled, taken, bell } = group.leases().lock().wanted(key);
             lost.extend(taken.into_iter().filter(|dir| held.contains(dir)));
-            // What the client does not name it may not know that it holds: it is told all the same, and gives it up.
-            recalled.retain(|dir| !lost.contains(dir));
+            // What the client does not name it may not know that it holds: it is told all the same, and gives it up. What
+            // it gave up since somebody wanted it is settled.
+            recalled.retain(|dir| own.contains(dir) && !lost.contains(dir));
             let rings = bell.notified();
             tokio::pin!(rings);
             rings.as_mut().enable();

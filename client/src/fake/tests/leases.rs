@@ -341,6 +341,57 @@ fn whose_file_is_lost_is_told_and_nobody_else() {
 }
 
 #[test]
+fn who_opens_a_file_that_was_closed_waits_for_its_bytes() {
+    run(async {
+        let fake = Fake::new(56);
+        let client = leasing(&fake).await;
+        let volume = client.volume("root").await.expect("there");
+        let other = fake.client().await.volume("root").await.expect("there");
+        let dir = new_dir(&volume).await;
+        put(&volume, dir, "large", 7_000_000).await.expect("closed");
+        let ino = at(&other, "dir/large").await.expect("found");
+        let file = other.open(&Cred::root(), ino, true, false).await.expect("opened");
+        assert_eq!(file.attr().await.expect("known").size, 7_000_000);
+        assert_eq!(client.lease_stats().recalled, 1);
+        client.close().await.expect("closed");
+        fake.check();
+    });
+}
+
+#[test]
+fn versions_that_were_lost_are_not_taken_for_those_of_others() {
+    run(async {
+        let fake = Fake::new(57);
+        let client = leasing(&fake).await;
+        let volume = client.volume("root").await.expect("there");
+        let other = fake.client().await.volume("root").await.expect("there");
+        let dir = new_dir(&volume).await;
+        let (file, ..) = volume.create_file(&Cred::root(), dir, name("file"), 0o644, true).await.expect("made");
+        file.flush().await.expect("durable");
+        for _ in 0..3 {
+            file.write_at(0, Bytes::from_static(b"lost")).await.expect("written");
+            file.close().await.expect("held back");
+        }
+        fake.revoke(volume.id(), dir);
+        let theirs = other.open(&Cred::root(), file.ino(), true, true).await.expect("opened");
+        for _ in 0..3 {
+            theirs.write_at(0, Bytes::from_static(b"theirs")).await.expect("written");
+            theirs.close().await.expect("closed");
+        }
+        let before = client.losses();
+        assert!(file.flush().await.is_err(), "it is lost");
+        assert!(client.losses() > before);
+        assert_eq!(&file.read_at(0, 10).await.expect("read")[..], b"theirs");
+        file.write_at(0, Bytes::from_static(b"mine")).await.expect("written");
+        file.flush().await.expect("durable");
+        assert_eq!(&file.read_at(0, 10).await.expect("read")[..], b"miners");
+        assert!(volume.sync().await.is_err(), "told once of the volume, too");
+        client.close().await.expect("closed");
+        fake.check();
+    });
+}
+
+#[test]
 fn an_ended_session_loses_what_it_held_back_and_says_so() {
     run(async {
         let fake = Fake::new(53);

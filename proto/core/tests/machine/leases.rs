@@ -191,6 +191,41 @@ fn an_entry_of_held_back_changes_is_bounded() {
 }
 
 #[test]
+fn the_ends_of_leases_count_as_changes() {
+    let (mut group, mut local, dir) = leased(64);
+    let mut dirs = vec![dir];
+    for at in 1..MAX_LEASES {
+        let Ok(Outcome::Created { attr, .. }) = group.ask(mkdir(Ino::ROOT, &format!("d{at}"))) else { panic!() };
+        assert!(group.ask(Op::Lease { dir: attr.ino, numbers: 1 }).is_ok());
+        dirs.push(attr.ino);
+    }
+    let (Outcome::Created { attr: file, .. }, made) = held(&mut local, dir, 5_000, &create(dir, "file")) else {
+        panic!()
+    };
+    let mut items = vec![made];
+    // As many records as a hostile client can have changed in one entry.
+    for (nth, count) in (0..).zip([512, 512, 512, 512, 512, 512, 512, 424, 60]) {
+        let extents = (0..count)
+            .map(|at| Extent { offset: nth * 10_000 + 2 * at, len: 1, body: ExtentBody::Inline(vec![1].into()) })
+            .collect();
+        let commit = Commit {
+            ino: file.ino,
+            extents,
+            size_at_least: 0,
+            mtime: None,
+            set: SetAttr::default(),
+            clear_suid: false,
+        };
+        let (time, cred) = (Timestamp::from_nanos(5_000), Cred::root());
+        items.push(Held { root: dir, new_ino: None, time, cred, op: Op::Commit(commit) });
+    }
+    // Within the bound of an entry, or applying it would have ended every replica.
+    assert!(group.ask(Op::Held { items, give_up: dirs }).is_ok());
+    assert_eq!(lease::lease_list(&group.records), Ok(Vec::new()));
+    assert_eq!(machine::recount(&group.records), Ok(Vec::new()));
+}
+
+#[test]
 fn lists_in_lists_are_refused_before_they_are_taken() {
     let held = |op| Held { root: Ino(2), new_ino: None, time: Timestamp::default(), cred: Cred::root(), op };
     for op in [Op::Lease { dir: Ino(2), numbers: 1 }, Op::Held { items: Vec::new(), give_up: Vec::new() }] {

@@ -10,9 +10,9 @@ use crate::codec::{self, Head};
 use crate::entry::Cred;
 use crate::ids::{ClientId, Epoch, Ino, SlotId, SpaceId, VolumeId};
 use crate::keys;
-use crate::limits::MAX_HELD_WEIGHT;
+use crate::limits::{MAX_HELD_WEIGHT, MAX_LEASES};
 use crate::namespace::fail::Fail;
-use crate::namespace::inode::{Attr, Inode, Kind};
+use crate::namespace::inode::{Attr, Extent, ExtentBody, Inode, Kind};
 use crate::namespace::op::Op;
 use crate::namespace::outcome::Outcome;
 use crate::namespace::query::{self, Answer, Found, Query};
@@ -228,7 +228,9 @@ impl Local {
         let makes = matches!(op, Op::Mkdir { .. } | Op::Create { .. } | Op::Mknod { .. } | Op::Symlink { .. });
         let new_ino = makes.then(|| self.numbers.first().map(|(from, _)| *from)).flatten();
         let item = Held { root, new_ino, time: now, cred: cred.clone(), op: op.clone() };
-        let made = match run(&self.records, self.volume, &self.head, now, self.client, 0, &item) {
+        // With no more room than is left behind the fullest batch, so that what is done here can be done there.
+        let used = MAX_HELD_WEIGHT + MAX_LEASES;
+        let made = match run(&self.records, self.volume, &self.head, now, self.client, used, &item) {
             Ok(made) => made,
             // Where it can't be finished in one go, and where no number is left, the server goes on.
             Err(Fail::Unfinished(_)) => return Tried::Elsewhere,
@@ -339,15 +341,13 @@ impl Local {
         if !std::mem::take(&mut under.map) {
             return;
         }
+        // Of earlier generations as well: here nobody removes them in steps.
+        let (from, to) = keys::file_extents(self.volume, ino);
         let mut chunks = BTreeSet::new();
-        if let Ok(Some(inode)) = records::inode_if(&self.records, self.volume, ino) {
-            // A store in memory does not fail.
-            let _ = records::extents(&self.records, self.volume, ino, inode.generation, 0, |extent| {
-                if let crate::namespace::inode::ExtentBody::Chunk { chunk, .. } = extent.body {
-                    chunks.insert(chunk);
-                }
-                std::ops::ControlFlow::Continue(())
-            });
+        for (key, value) in self.records.range(from..to) {
+            if let Ok(Extent { body: ExtentBody::Chunk { chunk, .. }, .. }) = records::born(key, value) {
+                chunks.insert(chunk);
+            }
         }
         for chunk in chunks {
             self.put(keys::chunk(self.head.space, chunk), None);

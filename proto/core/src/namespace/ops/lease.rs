@@ -63,7 +63,9 @@ pub(super) fn make(tx: &mut Tx<'_>, items: &[Held], give_up: &[Ino]) -> Result<O
     }
     let mut refused = Vec::new();
     for (at, item) in items.iter().enumerate() {
-        match lease::made(&tx.out, tx.volume, &tx.head, tx.now, client, tx.out.changed(), item) {
+        // The ends of the leases change records, too.
+        let used = tx.out.changed() + give_up.len();
+        match lease::made(&tx.out, tx.volume, &tx.head, tx.now, client, used, item) {
             Ok(made) => {
                 tx.out.absorb(made.changes);
                 tx.head = made.head;
