@@ -168,13 +168,14 @@ impl Inner {
     /// The leases that nothing which waits comes under any more.
     fn to_give_up(&self) -> Vec<Ino> {
         let waiting: BTreeSet<Ino> = self.queue.iter().map(|queued| queued.item.root).collect();
-        let ready = |root: &Ino| {
-            !waiting.contains(root)
-                && !self.busy.contains(root)
-                && !(self.uploading.contains_key(root) && self.is_held(*root, Instant::now()))
-                && self.taking != Some(*root)
+        let waits = |root: &Ino| {
+            waiting.contains(root)
+                || self.busy.contains(root)
+                || self.taking == Some(*root)
+                // Where the lease is lost, what uploads comes too late.
+                || self.uploading.contains_key(root) && self.is_held(*root, Instant::now())
         };
-        self.closing.iter().copied().filter(ready).collect()
+        self.closing.iter().copied().filter(|root| !waits(root)).collect()
     }
 
     /// Keeps what is known within bounds.
