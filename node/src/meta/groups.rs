@@ -194,10 +194,30 @@ impl Groups {
         if !*opening {
             return Err(io::Error::other("the node is being stopped"));
         }
+        self.mend_log().await?;
         match self.group(id) {
             Some(group) => Ok(group),
             None => self.open_locked(id).await,
         }
+    }
+
+    /// A log that failed takes nothing more, and what it knows may not be on media: no replica may start on it. All groups
+    /// are opened again, on the log as it is on media. While nobody else opens or closes one.
+    async fn mend_log(self: &Arc<Self>) -> io::Result<()> {
+        if !self.log.read().status().broken {
+            return Ok(());
+        }
+        let all = std::mem::take(&mut *self.open.lock());
+        for group in all.values() {
+            group.close().await;
+        }
+        drop(all);
+        let (log, recovered) = open_log(&self.parts, &self.settings).await?;
+        *self.log.write() = log;
+        for id in recovered.into_keys() {
+            self.open_locked(id).await?;
+        }
+        Ok(())
     }
 
     /// Opens a group that is not open, while nobody else opens or closes one.
@@ -220,8 +240,7 @@ impl Groups {
         Ok(group)
     }
 
-    /// Opens a group again whose replica stopped by itself. A log that failed takes nothing more: then all groups are
-    /// opened again, on the log as it is on media.
+    /// Opens a group again whose replica stopped by itself.
     async fn reopen(self: &Arc<Self>, stopped: &Arc<Group>) -> io::Result<()> {
         let opening = self.opening.lock().await;
         let id = stopped.id();
@@ -231,21 +250,11 @@ impl Groups {
         }
         self.open.lock().remove(&id);
         stopped.close().await;
-        let log = self.log.read().clone();
-        if !log.status().broken {
-            return self.open_locked(id).await.map(drop);
+        self.mend_log().await?;
+        match self.group(id) {
+            Some(_) => Ok(()),
+            None => self.open_locked(id).await.map(drop),
         }
-        let all = std::mem::take(&mut *self.open.lock());
-        for group in all.values() {
-            group.close().await;
-        }
-        drop((log, all));
-        let (log, recovered) = open_log(&self.parts, &self.settings).await?;
-        *self.log.write() = log;
-        for id in recovered.into_keys() {
-            self.open_locked(id).await?;
-        }
-        Ok(())
     }
 }
 

@@ -92,9 +92,6 @@ pub(super) async fn recover(disk: &dyn Disk, folder: &Path) -> Result<Found, Log
             Some(origin) => origin,
             None => end,
         };
-        // What is read back may lie in memory alone: a flush that failed, or a process that was killed before one, leaves it
-        // so. It counts from here on, for this replica and for the leader that hears of it.
-        survey.segment.file.sync().await.map_err(disk_error(format!("flush segment {number:08x}")))?;
         live.push((survey.segment, end));
     }
     for (number, survey) in surveys {

@@ -153,3 +153,21 @@ async fn a_replica_whose_disk_failed_for_a_while_comes_back() {
         cluster.settle().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_replica_starts_on_a_log_that_failed() {
+    let cluster = Cluster::three(quick()).await;
+    cluster.take(1).await;
+    let sick = (cluster.leader().await + 1) % 3;
+    cluster.nodes[sick].disk.fail_writes(Some(std::io::ErrorKind::StorageFull));
+    cluster.take(1).await;
+    // What the log has taken meanwhile is in memory alone.
+    eventually("the replica to be taken away", || async { cluster.groups(sick).group(GROUP).is_none().then_some(()) })
+        .await;
+    let opened = cluster.groups(sick).ensure(GROUP).await;
+    assert!(opened.is_err(), "a message from the leader must not open it");
+    cluster.nodes[sick].disk.fail_writes(None);
+    cluster.groups(sick).ensure(GROUP).await.expect("on the log as it is on media");
+    cluster.take(1).await;
+    cluster.settle().await;
+}
