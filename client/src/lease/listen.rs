@@ -82,15 +82,13 @@ pub(super) async fn run(shared: Weak<Shared>, leases: Arc<VolumeLeases>) {
                     inner.stats.recalled += recalls.recalled.len() as u64;
                 }
                 leases.changed.notify_waiters();
-                if giving_up.is_empty() {
-                    tokio::time::sleep_until(sent + PAUSE).await;
-                } else {
+                if !giving_up.is_empty() {
                     leases.work.notify_one();
                     let given_up =
                         leases.until(&shared, |inner| giving_up.iter().all(|dir| !inner.closing.contains(dir)));
                     let _ = tokio::time::timeout(GIVING_UP, given_up).await;
-                    tokio::time::sleep_until(sent + PAUSE).await;
                 }
+                tokio::time::sleep_until(sent + PAUSE).await;
             }
             Err(Failed { error, .. }) => {
                 crate::session::note_end(&leases.session, &error);

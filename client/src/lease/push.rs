@@ -107,9 +107,7 @@ impl VolumeLeases {
         }
         self.changed.notify_waiters();
     }
-}
 
-impl VolumeLeases {
     /// The session or the client is no more, and with it what was not known to be made.
     pub(super) fn lose_all(&self) {
         let mut inner = self.inner.lock();

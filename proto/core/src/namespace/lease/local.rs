@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{Held, may_hold, run};
+use super::{Held, Place, may_hold};
 use crate::codec::{self, Head};
 use crate::entry::Cred;
 use crate::ids::{ClientId, Epoch, Ino, SlotId, SpaceId, VolumeId};
@@ -230,7 +230,8 @@ impl Local {
         let item = Held { root, new_ino, time: now, cred: cred.clone(), op: op.clone() };
         // With no more room than is left behind the fullest batch, so that what is done here can be done there.
         let used = MAX_HELD_WEIGHT + MAX_LEASES;
-        let made = match run(&self.records, self.volume, &self.head, now, self.client, used, &item) {
+        let here = Place { view: &self.records, volume: self.volume, head: &self.head, client: self.client, used };
+        let made = match here.run(now, &item) {
             Ok(made) => made,
             // Where it can't be finished in one go, and where no number is left, the server goes on.
             Err(Fail::Unfinished(_)) => return Tried::Elsewhere,

@@ -172,48 +172,52 @@ pub(crate) struct Made {
     pub(crate) head: Head,
 }
 
-/// Makes a held-back change: in the group under a lease that is still there, behind changes of `used` records.
-pub(crate) fn made(
-    view: &dyn View,
-    volume: VolumeId,
-    head: &Head,
-    now: Timestamp,
-    client: ClientId,
-    used: usize,
-    item: &Held,
-) -> Result<Made, Fail> {
-    if !holds(view, volume, item.root, client)? {
-        return Err(Refusal::NoLease { dir: item.root }.into());
-    }
-    let made = run(view, volume, head, now.min(item.time), client, used, item)?;
-    within_quota(head, &made.head)?;
-    Ok(made)
+/// Where a held-back change is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) view: &'a dyn View,
+    pub(crate) volume: VolumeId,
+    pub(crate) head: &'a Head,
+    /// Whose it is.
+    pub(crate) client: ClientId,
+    /// Records that the changes before it in the same entry change.
+    pub(crate) used: usize,
 }
 
-/// The same wherever it runs: at the holder, and later in the group.
-fn run(
-    view: &dyn View,
-    volume: VolumeId,
-    head: &Head,
-    now: Timestamp,
-    client: ClientId,
-    used: usize,
-    item: &Held,
-) -> Result<Made, Fail> {
-    if !may_hold(&item.op) {
-        return Err(Refusal::Unsupported { what: "holding this change back".into() }.into());
+impl Place<'_> {
+    /// In the group, under a lease that is still there.
+    pub(crate) fn make(self, now: Timestamp, item: &Held) -> Result<Made, Fail> {
+        if !holds(self.view, self.volume, item.root, self.client)? {
+            return Err(Refusal::NoLease { dir: item.root }.into());
+        }
+        let made = self.run(now.min(item.time), item)?;
+        within_quota(self.head, &made.head)?;
+        Ok(made)
     }
-    let most = match &item.op {
-        Op::Truncate { .. } => USUAL_CHANGES + 3 * MAX_CUT_NOW,
-        _ => USUAL_CHANGES,
-    };
-    let held = Some(HeldTx { new_ino: item.new_ino, used });
-    let mut tx =
-        Tx { out: Overlay::new(view), now, cred: &item.cred, client: Some(client), volume, head: head.clone(), held };
-    if tx.room() < most {
-        let what = "the list of changes";
-        return Err(Refusal::TooLarge { what: what.into(), size: used as u64, limit: MAX_CHANGES as u64 }.into());
+
+    /// The same wherever it runs: at the holder, and later in the group.
+    fn run(self, now: Timestamp, item: &Held) -> Result<Made, Fail> {
+        if !may_hold(&item.op) {
+            return Err(Refusal::Unsupported { what: "holding this change back".into() }.into());
+        }
+        let most = match &item.op {
+            Op::Truncate { .. } => USUAL_CHANGES + 3 * MAX_CUT_NOW,
+            _ => USUAL_CHANGES,
+        };
+        let mut tx = Tx {
+            out: Overlay::new(self.view),
+            now,
+            cred: &item.cred,
+            client: Some(self.client),
+            volume: self.volume,
+            head: self.head.clone(),
+            held: Some(HeldTx { new_ino: item.new_ino, used: self.used }),
+        };
+        if tx.room() < most {
+            let (size, limit) = (self.used as u64, MAX_CHANGES as u64);
+            return Err(Refusal::TooLarge { what: "the list of changes".into(), size, limit }.into());
+        }
+        let outcome = ops::run(&mut tx, &item.op)?;
+        Ok(Made { outcome, head: tx.head.clone(), changes: tx.out.into_changes() })
     }
-    let outcome = ops::run(&mut tx, &item.op)?;
-    Ok(Made { outcome, head: tx.head.clone(), changes: tx.out.into_changes() })
 }

@@ -8,7 +8,7 @@ use crate::keys;
 use crate::limits::{MAX_HELD, MAX_LEASE_NUMBERS, MAX_LEASES};
 use crate::namespace::fail::Fail;
 use crate::namespace::inode::Kind;
-use crate::namespace::lease::{self, Held};
+use crate::namespace::lease::{self, Held, Place};
 use crate::namespace::outcome::Outcome;
 use crate::namespace::records;
 use crate::namespace::tx::Tx;
@@ -65,7 +65,8 @@ pub(super) fn make(tx: &mut Tx<'_>, items: &[Held], give_up: &[Ino]) -> Result<O
     for (at, item) in items.iter().enumerate() {
         // The ends of the leases change records, too.
         let used = tx.out.changed() + give_up.len();
-        match lease::made(&tx.out, tx.volume, &tx.head, tx.now, client, used, item) {
+        let here = Place { view: &tx.out, volume: tx.volume, head: &tx.head, client, used };
+        match here.make(tx.now, item) {
             Ok(made) => {
                 tx.out.absorb(made.changes);
                 tx.head = made.head;
