@@ -32,7 +32,7 @@ pub enum Kind {
     OneWay,
     /// A node is cut off all others.
     Isolate,
-    /// A client is cut off a node.
+    /// A client is cut off a node, or off all of them and then for longer than a lease lasts unheard.
     CutClient,
     /// A link is slow.
     SlowLink,
@@ -250,6 +250,7 @@ impl Nemesis {
         let kind = self.kinds[self.rng.random_range(0..self.kinds.len())];
         let a = if kind == Kind::Isolate { self.isolated(now, a) } else { a };
         match kind {
+            Kind::CutClient if self.rng.random_bool(0.3) => self.silence(sim, now),
             Kind::Partition | Kind::OneWay | Kind::Isolate | Kind::CutClient | Kind::SlowLink | Kind::Reset => {
                 self.act_on_links(sim, kind, a, b);
             }
@@ -292,6 +293,18 @@ impl Nemesis {
             self.next = now + Duration::from_millis(self.rng.random_range(1000..8000));
         }
         if self.rng.random_bool(0.3) { a } else { self.nodes.iter().position(leads).unwrap_or(a) }
+    }
+
+    /// Cuts a client off all nodes and lets nothing else happen until its leases can have been taken away.
+    fn silence(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        if self.clients.is_empty() || self.ails.iter().any(|ails| ails.suspended.is_some()) {
+            return;
+        }
+        let client = self.clients[self.rng.random_range(0..self.clients.len())].clone();
+        self.next = now + Duration::from_millis(self.rng.random_range(5000..12_000));
+        tracing::info!(client, until = ?self.next, "nemesis: cut a client off all nodes");
+        self.faults.silenced_clients += 1;
+        (0..self.nodes.len()).for_each(|node| sim.partition(host(node), client.as_str()));
     }
 
     fn act_on_links(&mut self, sim: &mut Sim<'_>, kind: Kind, a: usize, b: usize) {

@@ -78,6 +78,8 @@ counters! {
         one_way,
         /// Nodes cut off all others.
         isolations,
+        /// Clients cut off all nodes for longer than a lease lasts unheard.
+        silenced_clients,
         /// Links made slow.
         slow_links,
         /// Ends of connections torn down.
