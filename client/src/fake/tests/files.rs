@@ -46,6 +46,22 @@ fn a_small_write_and_a_flush_cost_one_commit_and_no_chunk() {
 }
 
 #[test]
+fn flushes_that_wait_for_each_other_share_commits() {
+    run(async {
+        let fake = Fake::new(1);
+        let (_client, volume) = root(&fake).await;
+        let file = new_file(&volume, "shared").await;
+        let before = fake.counts();
+        for at in 0..8 {
+            file.write_at(at * 8192, Bytes::from(vec![7; 4096])).await.expect("written");
+        }
+        let flushes = futures::future::join_all((0..8).map(|_| file.flush()));
+        flushes.await.into_iter().for_each(|flushed| flushed.expect("flushed"));
+        assert_eq!(fake.counts().commits - before.commits, 1, "what the first one committed needs no other");
+    });
+}
+
+#[test]
 fn a_long_write_goes_up_in_full_chunks_and_one_commit() {
     run(async {
         let fake = Fake::new(2);
