@@ -2,7 +2,7 @@
 //! a real mount. Everything is ended and unmounted when the value is dropped, also after a failed test.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,6 +31,12 @@ pub fn weft() -> &'static Path {
         let folder = test.ancestors().nth(2).expect("target folder");
         folder.join("weft")
     })
+}
+
+/// Says how far a long test is.
+pub fn say(text: &str) {
+    // Nobody may be listening.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// One fabric at a time: the machine has two cores, and mounts and disks are shared.
@@ -114,6 +120,13 @@ impl NodeProcess {
     /// Whether its process runs.
     pub fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("ask for the process").is_none())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, number: i32) {
+        if let Some(child) = &self.child {
+            signal(child.id(), number);
+        }
     }
 
     /// `kill -9`.
@@ -230,16 +243,19 @@ impl Fabric {
         fabric.weft(&["cluster", "init", "--config", config, "--name", "test", "--replication", &replication]);
         fabric.nodes[0].start();
         for node in 1..fabric.nodes.len() {
-            let config = fabric.nodes[node].config();
-            let peer = fabric.nodes[0].addr.clone();
-            let config = config.to_str().expect("a plain path").to_string();
-            wait_for("a join", || {
-                fabric.try_weft(&["cluster", "join", "--config", &config, "--peer", &peer]).status.success()
-            });
+            fabric.join(node);
             fabric.nodes[node].start();
         }
         fabric.wait_whole();
         fabric
+    }
+
+    /// Makes a node's folder, as a member of the fabric of which another node runs.
+    pub fn join(&self, node: usize) {
+        let config = self.nodes[node].config();
+        let config = config.to_str().expect("a plain path");
+        let peer = &self.nodes[if node == 0 { 1 } else { 0 }].addr;
+        wait_for("a join", || self.try_weft(&["cluster", "join", "--config", config, "--peer", peer]).status.success());
     }
 
     /// A folder for what the test needs besides.
@@ -340,6 +356,10 @@ impl Fabric {
 
 impl Drop for Fabric {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What the nodes said goes with the folder otherwise.
+            say(&self.logs());
+        }
         for node in &mut self.nodes {
             node.kill();
         }
