@@ -122,6 +122,9 @@ const FRAME: u32 = 1 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests that their caller gave up before the server saw them. A node that stood still for some seconds finds as many
+/// as were sent meanwhile; beyond the bound the connection ends, and with it the requests that are still wanted.
+const MAX_GIVEN_UP: usize = 4096;
 
 /// A lazily connected, self-reconnecting gRPC channel to `addr` (`host:port`), with the windows and frames measured
 /// best for chunks and keep-alive on, so that a silent peer is noticed.
@@ -148,6 +151,7 @@ pub fn server() -> Server {
         .max_frame_size(FRAME)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(MAX_GIVEN_UP))
 }
 
 /// Connections of a listener as the stream that `serve_with_incoming` takes. A failed accept is logged and waited out
