@@ -293,6 +293,7 @@ fn report(wire: pb::NodeStatusReply) -> NodeReport {
                 learners: nodes(group.learners),
                 snapshot: group.snapshot,
                 purged: group.purged,
+                changing: group.changing,
             })
             .collect(),
         total_bytes: wire.total_bytes,

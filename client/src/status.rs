@@ -54,4 +54,6 @@ pub struct GroupReport {
     pub snapshot: u64,
     /// Up to where the log was purged.
     pub purged: u64,
+    /// Whether voters come or go, and it is not settled yet.
+    pub changing: bool,
 }

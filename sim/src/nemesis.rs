@@ -514,8 +514,11 @@ impl Nemesis {
         wanted.sort_unstable();
         let (mut voters, learners) = (leader.voters.clone(), &leader.learners);
         voters.sort_unstable();
-        if wanted.len() < FIRST || voters != wanted || !learners.is_empty() {
-            return Some(format!("group {group} should have {wanted:?}, has {voters:?} and learners {learners:?}"));
+        if wanted.len() < FIRST || voters != wanted || !learners.is_empty() || leader.changing {
+            let changing = if leader.changing { "not settled yet" } else { "settled" };
+            return Some(format!(
+                "group {group} should have {wanted:?}, has {voters:?}, {changing}, learners {learners:?}"
+            ));
         }
         let there = statuses.iter().filter(|status| status.applied >= leader.committed && !status.rebuilding).count();
         (there < wanted.len()).then(|| format!("group {group}: {there} replicas have all entries"))

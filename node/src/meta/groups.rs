@@ -134,6 +134,7 @@ impl Groups {
                 learners: status.learners.iter().map(|id| id.node.0).collect(),
                 snapshot: status.snapshot,
                 purged: status.purged,
+                changing: status.changing,
             }
         };
         self.all().into_iter().map(status).collect()

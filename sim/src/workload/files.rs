@@ -132,13 +132,18 @@ impl Worker {
         self.shared.borrow().names.get(name).cloned().unwrap_or_else(|| vec![None])
     }
 
-    fn remember(&self, name: &str, possible: Possible, acknowledged: bool) {
+    /// If what it was answered may still be lost: the name may have come no further than this.
+    fn passed(&self, name: &str, possible: &Possible) {
         if self.suspects {
             let before = self.possible(name);
             let mut since = self.since.borrow_mut();
             let all = since.entry(name.to_string()).or_insert(before);
             all.extend(possible.iter().filter(|one| !all.contains(one)).cloned().collect::<Vec<_>>());
         }
+    }
+
+    fn remember(&self, name: &str, possible: Possible, acknowledged: bool) {
+        self.passed(name, &possible);
         let mut memory = self.shared.borrow_mut();
         match acknowledged {
             true => memory.faults.acknowledged += 1,
@@ -187,12 +192,18 @@ impl Worker {
             file.write_at(cut as u64, content.slice(cut..)).await?;
             file.close().await
         };
+        // A file that is not synced may have its name before its bytes.
+        let between = vec![Some(Bytes::new()), Some(content.slice(..cut))];
         match done.await {
-            Ok(()) => self.remember(name, vec![Some(content)], true),
+            Ok(()) => {
+                self.passed(name, &between);
+                self.remember(name, vec![Some(content)], true);
+            }
             Err(error) => {
                 tracing::info!(name, %error, "write stayed unknown");
                 let mut possible = before;
-                possible.extend([Some(Bytes::new()), Some(content.slice(..cut)), Some(content)]);
+                possible.extend(between);
+                possible.push(Some(content));
                 self.remember(name, possible, false);
             }
         }

@@ -83,6 +83,8 @@ struct ShownMember {
     purged: u64,
     voters: Vec<u32>,
     learners: Vec<u32>,
+    /// Voters come or go, and it is not settled yet.
+    changing: bool,
 }
 
 #[derive(Serialize)]
@@ -176,8 +178,8 @@ fn group_problems(
         if group.replicas.len() < wanted {
             problems.push(format!("group {} has {} of {wanted} replicas", group.id, group.replicas.len()));
         }
-        let voters = group.members.iter().find(|member| member.node == leader).map(|member| &member.voters);
-        if voters.is_none_or(|voters| *voters != group.replicas) {
+        let leader = group.members.iter().find(|member| member.node == leader);
+        if leader.is_none_or(|leader| leader.changing || leader.voters != group.replicas) {
             problems.push(format!("group {} is still taking in or letting go of members", group.id));
         }
         for node in &group.replicas {
@@ -255,6 +257,7 @@ fn shown_group(group: &weft_client::site::Group, reports: &BTreeMap<NodeId, Node
             purged: of.purged,
             voters: ids(&of.voters),
             learners: ids(&of.learners),
+            changing: of.changing,
         })
         .collect();
     // A deposed leader that does not know yet has a lower term.

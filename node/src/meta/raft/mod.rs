@@ -67,6 +67,9 @@ pub struct GroupStatus {
     pub voters: Vec<ReplicaId>,
     /// Members that don't.
     pub learners: Vec<ReplicaId>,
+    /// Whether members come or go: until the last step of that is on a majority, more than a majority of `voters` may be
+    /// needed to elect a leader.
+    pub changing: bool,
     /// Whether its records were lost and are being rebuilt.
     pub rebuilding: bool,
 }
@@ -223,7 +226,9 @@ impl Consensus {
         let metrics = metrics.borrow_watched();
         let index = |id: &Option<LogId>| id.map_or(0, |id| id.index);
         let membership = metrics.membership_config.membership();
+        let settled = index(&metrics.local_committed) >= index(metrics.membership_config.log_id());
         GroupStatus {
+            changing: membership.get_joint_config().len() > 1 || !settled,
             leading: metrics.state == ServerState::Leader,
             leader: metrics.current_leader,
             term: metrics.current_term,

@@ -98,6 +98,8 @@ fn every_thing_that_is_wrong_is_said() {
     assert!(said.contains("group 0 has 2 of 3 replicas"), "{said}");
     let said = problems(|_, reports| reports.get_mut(&NodeId(1)).unwrap().groups[0].voters.truncate(2));
     assert_eq!(said, "group 0 is still taking in or letting go of members");
+    let said = problems(|_, reports| reports.get_mut(&NodeId(1)).unwrap().groups[0].changing = true);
+    assert_eq!(said, "group 0 is still taking in or letting go of members");
     let said = problems(|map, _| map.pgs[0].members[0].state = MemberState::Behind);
     assert_eq!(said, "1 of 1 placement groups for 3 copies are not whole");
     let said = problems(|map, _| map.pgs.clear());
