@@ -227,16 +227,35 @@ pub struct Fabric {
     pub nodes: Vec<NodeProcess>,
     folder: tempfile::TempDir,
     mounts: usize,
+    /// File systems made for nodes.
+    disks: Vec<PathBuf>,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Fabric {
     /// Formats and starts so many nodes, and waits until all groups have that many voters and placement is there.
     pub fn start(nodes: usize) -> Fabric {
+        Fabric::start_on(&vec![None; nodes], "")
+    }
+
+    /// The same, each node on a file system of its own with so many MiB, or else on that of the temporary folder; `more`
+    /// are further lines of their configuration.
+    pub fn start_on(disks: &[Option<u64>], more: &str) -> Fabric {
         let _alone = alone();
         let folder = tempfile::Builder::new().prefix("weft-test-").tempdir().expect("a folder");
-        let nodes: Vec<_> = (1..=nodes).map(|n| NodeProcess::new(folder.path().join(format!("n{n}")))).collect();
-        let mut fabric = Fabric { nodes, folder, mounts: 0, _alone };
+        let mut fabric = Fabric { nodes: Vec::new(), folder, mounts: 0, disks: Vec::new(), _alone };
+        for (n, mib) in disks.iter().enumerate() {
+            let folder = fabric.folder.path().join(format!("n{}", n + 1));
+            if let Some(mib) = mib {
+                std::fs::create_dir(&folder).expect("make the node's folder");
+                let size = format!("size={mib}m");
+                run("mount", &["-t", "tmpfs", "-o", &size, "weft-test", folder.to_str().expect("a plain path")]);
+                fabric.disks.push(folder.clone());
+            }
+            let node = NodeProcess::new(folder);
+            node.configure(more);
+            fabric.nodes.push(node);
+        }
         let replication = fabric.nodes.len().min(3).to_string();
         let config = fabric.nodes[0].config();
         let config = config.to_str().expect("a plain path");
@@ -369,6 +388,7 @@ impl Drop for Fabric {
                 lazily_unmount(&path);
             }
         }
+        self.disks.iter().for_each(|disk| lazily_unmount(disk));
     }
 }
 
