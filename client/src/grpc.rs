@@ -24,7 +24,7 @@ use weft_proto::pb::meta_client::MetaClient;
 use weft_proto::pb::site_client::SiteClient;
 use weft_proto::status::from_status;
 
-use crate::servers::{Call, GetChunk, NewVolume, Piece, PutChunk, Recalls, Servers};
+use crate::servers::{Call, GetChunk, NewVolume, NodeOrder, Piece, PutChunk, Recalls, Servers};
 use crate::status::{GroupReport, NodeReport};
 
 /// Channels to nodes: one for small calls, some for chunk data, so that a chunk under way delays no small call.
@@ -141,6 +141,20 @@ impl Servers for Grpc {
         let wait = call.wait;
         let request = pb::NodeStatusRequest { envelope: Some(envelope(call).to_wire()) };
         Ok(report(answer(addr, wait, self.site(addr)?.node_status(request)).await?))
+    }
+
+    async fn order_node(&self, addr: &str, call: Call, node: NodeId, order: NodeOrder) -> Result<SiteMap, Refusal> {
+        let (wait, envelope, node) = (call.wait, Some(envelope(call).to_wire()), node.0);
+        let mut site = self.site(addr)?;
+        let map = match order {
+            NodeOrder::Drain { on } => {
+                answer(addr, wait, site.drain_node(pb::DrainNodeRequest { envelope, node, on })).await?.map
+            }
+            NodeOrder::Remove { force } => {
+                answer(addr, wait, site.remove_node(pb::RemoveNodeRequest { envelope, node, force })).await?.map
+            }
+        };
+        parse_map(&map)
     }
 
     async fn apply(

@@ -47,6 +47,7 @@ mod meta;
 mod options;
 pub mod parts;
 mod path;
+mod place;
 mod servers;
 mod session;
 mod status;

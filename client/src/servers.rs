@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use weft_core::entry::Cred;
-use weft_core::ids::{ChunkId, ClientId, GroupId, Ino, PgEpoch, PgId, ReplicaId, Seq, SpaceId, VolumeId};
+use weft_core::ids::{ChunkId, ClientId, GroupId, Ino, NodeId, PgEpoch, PgId, ReplicaId, Seq, SpaceId, VolumeId};
 use weft_core::namespace::op::Op;
 use weft_core::namespace::outcome::Outcome;
 use weft_core::namespace::query::{Answer, Query};
@@ -65,6 +65,15 @@ pub(crate) struct NewVolume {
     pub(crate) token: u64,
 }
 
+/// What is to become of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NodeOrder {
+    /// It is to be emptied, or no longer.
+    Drain { on: bool },
+    /// The site forgets it.
+    Remove { force: bool },
+}
+
 /// What became of write leases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recalls {
@@ -85,6 +94,8 @@ pub(crate) trait Servers: Send + Sync + 'static {
     async fn client_id(&self, addr: &str, call: Call) -> Result<ClientId, Refusal>;
     async fn create_volume(&self, addr: &str, call: Call, new: NewVolume) -> Result<VolumeId, Refusal>;
     async fn node_status(&self, addr: &str, call: Call) -> Result<NodeReport, Refusal>;
+    /// The site map with it done.
+    async fn order_node(&self, addr: &str, call: Call, node: NodeId, order: NodeOrder) -> Result<SiteMap, Refusal>;
     async fn apply(
         &self,
         addr: &str,

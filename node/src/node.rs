@@ -137,10 +137,11 @@ impl Node {
         let lease = Duration::from_millis(settings.lease_ms);
         let known = settings.peers.iter().filter(|peer| **peer != addr).cloned().collect();
         let route = Arc::new(Route::new(identity.node, groups.clone(), map.clone(), peers, known));
-        let lead = Arc::new(Lead::new(map.clone(), lease));
+        let lead = Arc::new(Lead::new(map.clone(), lease, Duration::from_secs(settings.repair_after_s)));
         let standing = Arc::new(Standing::new(
             identity.clone(),
             addr.clone(),
+            settings.labels_at(&addr),
             groups.clone(),
             chunk.clone(),
             map.clone(),

@@ -6,6 +6,7 @@ mod file;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use weft_core::site::Labels;
 
 /// Why settings can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,18 +112,37 @@ settings! {
         /// after it and 10 %. Default 3000. Longer: slower failover; shorter: nodes under load are called away.
         /// The same on all nodes of a site.
         lease_ms: u64 = 3000,
+        /// Seconds of silence after which others take the place of a node: its chunks are copied to other nodes, its
+        /// replicas of metadata move. Default 600. Longer: a machine may be down for a while without being replaced;
+        /// shorter: fewer copies are missing for long. The same on all nodes of a site.
+        repair_after_s: u64 = 600,
         /// Threads that serve requests; others write to the disk. Default 0: one per processor. Set it to the node's
         /// share of the processors where several nodes are on one machine: handing work to a thread that sleeps costs
         /// more than doing it.
         threads: usize = 0,
         /// Requests that one connection may have in progress at a time; further ones wait. Default 512.
         requests_per_connection: usize = 512,
+        /// Where the node's machine stands, so that copies are kept apart.
+        labels: LabelSettings = LabelSettings::default(),
         /// Raft: replication of metadata.
         raft: RaftSettings = RaftSettings::default(),
         /// The record store below the metadata.
         records: RecordSettings = RecordSettings::default(),
         /// The chunk server.
         chunks: ChunkSettings = ChunkSettings::default(),
+    }
+}
+
+settings! {
+    /// Where a node's machine stands. Copies of a chunk are kept on other hosts, in other racks, in other zones as far
+    /// as there are such.
+    LabelSettings {
+        /// The machine. Default empty: the host of the address at which others reach the node.
+        host: String = String::new(),
+        /// The rack it is in. Default empty: not known. Set it on all nodes or on none.
+        rack: String = String::new(),
+        /// The zone, room or building it is in. Default empty: not known. Set it on all nodes or on none.
+        zone: String = String::new(),
     }
 }
 
@@ -253,6 +273,13 @@ impl Settings {
                 format!("{} is less than three heartbeats of {} ms", self.lease_ms, self.heartbeat_ms),
             );
         }
+        for (key, label) in
+            [("labels.host", &self.labels.host), ("labels.rack", &self.labels.rack), ("labels.zone", &self.labels.zone)]
+        {
+            if let Err(why) = check_label(label) {
+                return refuse(key, why);
+            }
+        }
         let raft = &self.raft;
         if raft.heartbeat_ms == 0 || raft.election_min_ms < 3 * raft.heartbeat_ms {
             return refuse(
@@ -270,6 +297,7 @@ impl Settings {
             return refuse("chunks.segment_mib", format!("{} is not within 8 to 4096", self.chunks.segment_mib));
         }
         for (key, value) in [
+            ("repair_after_s", self.repair_after_s),
             ("requests_per_connection", self.requests_per_connection as u64),
             ("raft.snapshot_every", raft.snapshot_every),
             ("raft.max_batch", raft.max_batch),
@@ -281,6 +309,13 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// Where the machine of a node stands that others reach at `addr`.
+    pub fn labels_at(&self, addr: &str) -> Labels {
+        let LabelSettings { host, rack, zone } = self.labels.clone();
+        let of_addr = || addr.rsplit_once(':').map_or(addr, |(host, _)| host).to_string();
+        Labels { host: if host.is_empty() { of_addr() } else { host }, rack, zone }
     }
 
     /// Where others reach a node that really listens on `bound`.
@@ -301,6 +336,17 @@ pub(crate) fn check_addr(addr: &str) -> Result<(), String> {
     };
     if bad_host || port.parse::<u16>().is_err() {
         return Err(format!("{addr:?} is not host:port"));
+    }
+    Ok(())
+}
+
+/// Bytes of a label at the most.
+const MAX_LABEL: usize = 255;
+
+/// A label is one word that prints, or nothing.
+pub(crate) fn check_label(label: &str) -> Result<(), String> {
+    if label.len() > MAX_LABEL || label.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(format!("{label:?} is not one word of at most {MAX_LABEL} bytes"));
     }
     Ok(())
 }

@@ -47,8 +47,8 @@ pub(crate) enum Command {
     /// Run a whole site on this machine, for trying out and developing against
     #[command(after_help = DEV_EXAMPLES)]
     Dev(DevArgs),
-    /// Run one node of a site
-    #[command(after_help = NODE_EXAMPLES)]
+    /// Run one node of a site; or list, drain and remove nodes
+    #[command(after_help = NODE_EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Node(NodeArgs),
     /// Make a site, join one, see how it is
     #[command(subcommand, arg_required_else_help = true)]
@@ -100,7 +100,7 @@ impl Command {
     /// How much is logged unless `WEFT_LOG` says otherwise: servers tell what happens to them, tools only what is wrong.
     pub(crate) fn default_log(&self) -> &'static str {
         match self {
-            Command::Node(_) => "info,openraft=error",
+            Command::Node(NodeArgs { order: None, .. }) => "info,openraft=error",
             _ => "warn,openraft=error",
         }
     }
@@ -120,6 +120,8 @@ const NODE_EXAMPLES: &str = "\
 Examples:
   weft node --print-config > node.toml       every setting with its words and its default
   weft node --config node.toml               run it; SIGTERM or Ctrl-C stops it cleanly
+  weft node list                             all nodes, where they stand and what they hold
+  weft node drain 4                          empty node 4, and say when it is safe to take it away
 
 Its data folder must belong to a site: see `weft cluster init` and `weft cluster join`.";
 
@@ -181,6 +183,8 @@ pub(crate) struct DevArgs {
 /// `weft node`.
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    pub(crate) order: Option<NodeCommand>,
     /// TOML file with the node's settings
     #[arg(long, value_name = "FILE", required_unless_present = "print_config")]
     pub(crate) config: Option<PathBuf>,
@@ -190,6 +194,58 @@ pub(crate) struct NodeArgs {
     /// End when standard input ends, so that a starter that dies takes its nodes along
     #[arg(long, hide = true)]
     pub(crate) end_with_stdin: bool,
+}
+
+/// What is to become of nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List the nodes: labels, status, what they hold
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Empty a node: others take over what it holds. Waits until it is safe to take the node away
+    #[command(after_help = "\
+Examples:
+  weft node drain 4                wait, with progress; Ctrl-C stops the waiting, not the drain
+  weft node drain 4 --no-wait      return at once; ask again to see how far it is
+  weft node undrain 4              the node takes part again
+When it is safe: stop the node, then `weft node remove 4`.")]
+    Drain {
+        /// Its number, as `weft node list` shows it
+        node: u32,
+        /// Return once the site knows it
+        #[arg(long)]
+        no_wait: bool,
+        /// As JSON, at the end
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a drain: the node takes part again
+    Undrain {
+        /// Its number
+        node: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the site forget a node that was drained, or that is gone for good
+    #[command(after_help = "\
+Examples:
+  weft node remove 4               after `weft node drain 4`
+  weft node remove 4 --force       node 4 is dead, and others have copies of what it held
+With --force, what was kept in one copy on it is lost.")]
+    Remove {
+        /// Its number
+        node: u32,
+        /// Also a dead node that still holds replicas of metadata, or what was kept in one copy
+        #[arg(long)]
+        force: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `weft cluster`.
@@ -483,9 +539,20 @@ mod tests {
         let said = |args: &[&str]| parse(args).unwrap_err().to_string();
         assert!(said(&["ls", "data"]).contains("begin with `/`"));
         assert!(said(&["node"]).contains("--config"));
+        assert!(said(&["node", "--config", "a", "drain", "4"]).contains("cannot be used"));
+        assert!(said(&["node", "drain", "four"]).contains("four"));
         assert!(said(&["mkdir", "-m", "99", "/a"]).contains("octal"));
         assert!(said(&["dev", "--nodes", "10"]).contains("1..=9"));
         assert!(said(&["volume", "create", "x", "--replication", "4"]).contains("1..=3"));
+    }
+
+    #[test]
+    fn a_node_is_run_or_spoken_of() {
+        let Command::Node(run) = parse(&["node", "--config", "n.toml"]).unwrap().command else { panic!("node") };
+        assert!(run.order.is_none() && run.config.is_some());
+        let cli = parse(&["node", "drain", "4", "--no-wait", "--connect", "a:1"]).unwrap();
+        let Command::Node(args) = cli.command else { panic!("node") };
+        assert!(matches!(args.order, Some(NodeCommand::Drain { node: 4, no_wait: true, json: false })));
     }
 
     #[test]

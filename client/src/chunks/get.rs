@@ -144,7 +144,7 @@ impl Shared {
                 let rank = match (member.state, self.topology.looks_up(node)) {
                     (MemberState::Serving, true) => 0,
                     (MemberState::Serving, false) => 1,
-                    (MemberState::Behind, _) => 2,
+                    (MemberState::Behind | MemberState::Leaving, _) => 2,
                     (MemberState::Away, _) => 3,
                 };
                 Some((rank, node.id, node.addr.clone()))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weft_core::checksum::{block_sums, first_bad_block};
-use weft_core::ids::{ClientId, GroupId, Ino, SiteId, VolumeId};
+use weft_core::ids::{ClientId, GroupId, Ino, NodeId, SiteId, VolumeId};
 use weft_core::limits::BLOCK;
 use weft_core::namespace::inode::{Extent, ExtentBody};
 use weft_core::namespace::op::Op;
@@ -13,7 +13,7 @@ use weft_core::refusal::Refusal;
 use weft_core::site::SiteMap;
 
 use super::{Fake, State};
-use crate::servers::{Call, GetChunk, NewVolume, Piece, PutChunk, Recalls, Servers};
+use crate::servers::{Call, GetChunk, NewVolume, NodeOrder, Piece, PutChunk, Recalls, Servers};
 use crate::status::NodeReport;
 
 impl State {
@@ -61,6 +61,22 @@ impl Servers for Fake {
 
     async fn node_status(&self, _addr: &str, _call: Call) -> Result<NodeReport, Refusal> {
         Ok(NodeReport::default())
+    }
+
+    async fn order_node(&self, _addr: &str, _call: Call, node: NodeId, order: NodeOrder) -> Result<SiteMap, Refusal> {
+        let mut state = self.state.lock();
+        if !state.map.nodes.iter().any(|known| known.id == node) {
+            return Err(Refusal::Invalid { why: format!("this site has no node {node}") });
+        }
+        match order {
+            NodeOrder::Drain { on } => {
+                state.map.nodes.iter_mut().filter(|known| known.id == node).for_each(|known| known.draining = on);
+            }
+            NodeOrder::Remove { .. } => state.map.nodes.retain(|known| known.id != node),
+        }
+        state.map.version += 1;
+        let map = state.map.clone();
+        state.answer(Ok(map))
     }
 
     async fn apply(

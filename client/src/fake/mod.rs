@@ -17,7 +17,7 @@ use weft_core::ids::{
     ChunkId, GroupId, Incarnation, Ino, NodeId, PgEpoch, PgId, ReplicaId, SiteId, SlotId, SpaceId, TenantId, ViewId,
     VolumeId,
 };
-use weft_core::site::{Group, MemberState, Node, NodeStatus, Pg, PgMember, SiteMap, Volume};
+use weft_core::site::{Group, MemberState, Node, Pg, PgMember, SiteMap, Volume};
 use weft_core::time::Timestamp;
 
 use crate::parts::{ClientParts, Clock, Dice, Tcp};
@@ -110,7 +110,7 @@ impl Fake {
             addr: format!("node{id}:1"),
             meta: true,
             chunk: true,
-            status: NodeStatus::Up,
+            ..Node::default()
         });
         let pgs = (1..=3u8).flat_map(|factor| {
             (0..4u32).map(move |n| Pg {

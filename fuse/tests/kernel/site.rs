@@ -21,7 +21,7 @@ use weft_core::namespace::query::{Answer, Query};
 use weft_core::namespace::step::Step;
 use weft_core::namespace::volume::AttachVolume;
 use weft_core::refusal::Refusal;
-use weft_core::site::{self, MemberState, NodeStatus, Pg, PgMember, SiteMap};
+use weft_core::site::{self, MemberState, Pg, PgMember, SiteMap};
 use weft_core::time::Timestamp;
 use weft_proto::link::{Listen, MESSAGE_LIMIT, Tcp, incoming, server};
 use weft_proto::pb::{self, chunk_server, meta_server, site_server};
@@ -143,11 +143,12 @@ impl Shared {
                 addr: self.addr.clone(),
                 meta: true,
                 chunk: true,
-                status: NodeStatus::Up,
+                ..site::Node::default()
             }],
             groups: vec![site::Group { id: GROUP, replicas: vec![replica] }],
             volumes: volumes(),
             pgs: vec![Pg { id: PgId(1), factor: 1, epoch: PgEpoch(1), members }],
+            pasts: vec![],
         }
     }
 }
@@ -250,6 +251,14 @@ impl site_server::Site for Node {
         _: Request<pb::CreateVolumeRequest>,
     ) -> Result<Response<pb::CreateVolumeReply>, Status> {
         Err(Status::unimplemented("this site has its volumes"))
+    }
+
+    async fn drain_node(&self, _: Request<pb::DrainNodeRequest>) -> Result<Response<pb::DrainNodeReply>, Status> {
+        Err(Status::unimplemented("this site keeps its node"))
+    }
+
+    async fn remove_node(&self, _: Request<pb::RemoveNodeRequest>) -> Result<Response<pb::RemoveNodeReply>, Status> {
+        Err(Status::unimplemented("this site keeps its node"))
     }
 
     async fn node_status(&self, _: Request<pb::NodeStatusRequest>) -> Result<Response<pb::NodeStatusReply>, Status> {

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use weft_core::ids::{PgEpoch, PgId, ReplicaId};
 use weft_core::refusal::Refusal;
 use weft_core::site::right::{Held, may_acknowledge};
-use weft_core::site::{MemberState, Pg, PgMember};
+use weft_core::site::{Pg, PgMember};
 
 use crate::site::map::MapCell;
 
@@ -89,5 +89,5 @@ impl Right {
 
 /// Members that a chunk goes to.
 pub(crate) fn live(pg: &Pg) -> impl Iterator<Item = &PgMember> {
-    pg.members.iter().filter(|member| member.state != MemberState::Away)
+    pg.members.iter().filter(|member| member.state.is_live())
 }

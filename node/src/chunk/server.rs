@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weft_core::ids::{PgEpoch, PgId, ReplicaId};
-use weft_core::site::MemberState;
+use weft_core::site::{MemberState, Pg};
 use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb::chunk_server::ChunkServer as Grpc;
 
@@ -54,7 +54,8 @@ pub struct HeartbeatFacts {
     pub chunks: u64,
     /// It takes no new chunks: the disk is full or failed.
     pub full: bool,
-    /// Placement groups for which this server, listed as behind at this epoch, now has every chunk.
+    /// Placement groups for which this server, listed as behind at this epoch, now has every chunk, or is listed as
+    /// leaving.
     pub complete: Vec<(PgId, PgEpoch)>,
     /// The map version whose placement epochs this server has adopted.
     pub adopted_map: u64,
@@ -117,10 +118,16 @@ impl ChunkServer {
         let store = self.shared.store.facts();
         // Read after it: a newer map must not be claimed for older facts.
         let map = self.shared.map.get();
-        let behind = map.pgs.iter().filter(|pg| {
-            pg.members.iter().any(|member| member.replica == self.shared.replica && member.state == MemberState::Behind)
-        });
-        let complete = behind.filter(|pg| self.shared.catch_up.is_complete(pg.id, pg.epoch));
+        let done = |pg: &&Pg| {
+            let ours = pg.members.iter().find(|member| member.replica == self.shared.replica);
+            match ours.map(|member| member.state) {
+                Some(MemberState::Behind) => self.shared.catch_up.is_complete(pg.id, pg.epoch),
+                // The epoch is adopted: from this map on nothing is acknowledged for the group.
+                Some(MemberState::Leaving) => true,
+                _ => false,
+            }
+        };
+        let complete = map.pgs.iter().filter(done);
         HeartbeatFacts {
             total_bytes: store.space.total_bytes,
             free_bytes: store.space.free_bytes,

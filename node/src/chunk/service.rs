@@ -12,6 +12,7 @@ use weft_core::checksum::first_bad_block;
 use weft_core::ids::{ChunkId, ClientId, PgEpoch, PgId, SpaceId};
 use weft_core::limits::{BLOCK, MAX_CHUNK};
 use weft_core::refusal::Refusal;
+use weft_core::site::fewest;
 use weft_proto::status::to_status;
 use weft_proto::{PROTOCOL, pb};
 
@@ -111,8 +112,8 @@ async fn put(shared: &Shared, mut request: pb::PutRequest) -> Result<u32, Refusa
         false => Vec::new(),
     };
     let copies = 1 + others.len() as u32;
-    let fewest = u32::from(pg.factor.min(2));
-    if request.forward && copies < fewest {
+    let fewest = fewest(pg.factor);
+    if request.forward && (copies as usize) < fewest {
         let why = format!("placement group {} has {copies} live member, {fewest} are needed", key.pg);
         return Err(Refusal::MayNotAcknowledge { why });
     }

@@ -12,7 +12,7 @@ use weft_core::checksum::{block_sums, first_bad_block};
 use weft_core::ids::{ChunkId, ClientId, GroupId, Incarnation, NodeId, PgEpoch, PgId, ReplicaId, SiteId, SpaceId};
 use weft_core::refusal::Refusal;
 use weft_core::site::MemberState::{Away, Behind, Serving};
-use weft_core::site::{MemberState, Node, NodeStatus, Pg, PgMember, SiteMap};
+use weft_core::site::{MemberState, Node, Pg, PgMember, SiteMap};
 use weft_core::time::Timestamp;
 use weft_core::view::ViewError;
 use weft_proto::link::{self, Listen, MESSAGE_LIMIT, Tcp};
@@ -135,7 +135,7 @@ impl Three {
             addr: addr.clone(),
             meta: true,
             chunk: true,
-            status: NodeStatus::Up,
+            ..Node::default()
         };
         let members = states.iter().zip(1..).map(|(state, n)| PgMember { replica: replica(n), state: *state });
         let pg = Pg { id: PG, factor: 3, epoch: PgEpoch(self.epoch), members: members.collect() };

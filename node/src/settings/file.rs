@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{ChunkSettings, RaftSettings, RecordSettings, Settings, SettingsError};
+use super::{ChunkSettings, LabelSettings, RaftSettings, RecordSettings, Settings, SettingsError};
 
 /// A key and the words about it.
 pub(super) struct Key {
@@ -13,8 +13,12 @@ pub(super) struct Key {
 }
 
 /// The tables within the settings.
-const TABLES: &[(&str, &[Key])] =
-    &[("raft", RaftSettings::KEYS), ("records", RecordSettings::KEYS), ("chunks", ChunkSettings::KEYS)];
+const TABLES: &[(&str, &[Key])] = &[
+    ("labels", LabelSettings::KEYS),
+    ("raft", RaftSettings::KEYS),
+    ("records", RecordSettings::KEYS),
+    ("chunks", ChunkSettings::KEYS),
+];
 
 pub(super) fn parse(text: &str, file: &str) -> Result<Settings, SettingsError> {
     let syntax = |error: toml::de::Error| SettingsError::Syntax {

@@ -8,13 +8,17 @@
 //! was replaced and came back so soon that it saw no break. While an entry that takes a node out is under way, the
 //! node's heartbeats are answered without a lease, for as long as the term lasts or until the entry is known to be
 //! settled.
+//!
+//! A member that is there is taken out by another rule: it was called leaving first, at an epoch at which it has no right
+//! to acknowledge, and has said since that it has adopted this epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_core::ids::{PgEpoch, PgId, ReplicaId, VolumeId};
-use weft_core::site::{MemberState, Node, NodeStatus, SiteCommand, SiteMap};
+use weft_core::site::plan::{Presence, Report};
+use weft_core::site::{Labels, MemberState, NodeStatus, PgMember, SiteCommand, SiteMap};
 
 /// What a heartbeat said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,12 +27,19 @@ pub struct Beat {
     pub addr: String,
     /// Its disk is full: no new chunks.
     pub full: bool,
-    /// Placement groups in which it was behind and now has everything, each with the epoch of which this is true.
+    /// Placement groups in which it was behind and now has everything, or in which it is leaving, each with the epoch of
+    /// which this is true.
     pub complete: Vec<(PgId, PgEpoch)>,
     /// Volumes whose records it has made, as leader of their groups.
     pub attached: Vec<VolumeId>,
     /// The map version whose placement epochs it has adopted.
     pub adopted: u64,
+    /// Where its machine stands.
+    pub labels: Labels,
+    /// Bytes of the disk under its chunks.
+    pub total_bytes: u64,
+    /// Bytes free on it.
+    pub free_bytes: u64,
 }
 
 /// How a node stands.
@@ -36,10 +47,26 @@ pub struct Beat {
 pub enum Heard {
     /// It sent this within its lease.
     Alive(Beat),
-    /// Its lease has run out.
-    Silent,
+    /// Its lease has run out. For so long nothing was heard of it.
+    Silent(Duration),
     /// Not known yet: it may hold a lease from an earlier leader.
     Unsure,
+}
+
+impl Heard {
+    /// What the planner needs to know of it.
+    pub fn presence(&self) -> Presence {
+        match self {
+            Heard::Alive(beat) => Presence::Alive(Report {
+                full: beat.full,
+                complete: beat.complete.clone(),
+                total_bytes: beat.total_bytes,
+                free_bytes: beat.free_bytes,
+            }),
+            Heard::Silent(time) => Presence::Silent { for_ms: time.as_millis() as u64 },
+            Heard::Unsure => Presence::Unsure,
+        }
+    }
 }
 
 /// The heartbeats a leader of the system group has seen.
@@ -104,7 +131,9 @@ impl Beats {
     pub fn heard(&self, now: Instant, of: ReplicaId) -> Heard {
         match (&self.heard.get(&of), self.since) {
             (Some((at, beat)), _) if now.duration_since(*at) <= self.patience => Heard::Alive(beat.clone()),
-            (_, Some(since)) if now.duration_since(since) > self.patience => Heard::Silent,
+            (last, Some(since)) if now.duration_since(since) > self.patience => {
+                Heard::Silent(now.duration_since(last.map_or(since, |(at, _)| *at)))
+            }
             _ => Heard::Unsure,
         }
     }
@@ -112,11 +141,15 @@ impl Beats {
     /// Takes note of an entry about to be proposed; `false` if it would take out a node that may hold a lease, and
     /// must wait.
     pub fn condemn(&mut self, now: Instant, map: &SiteMap, command: &SiteCommand) -> bool {
-        let out = taken_out(map, command);
-        if out.iter().any(|node| self.heard(now, *node) != Heard::Silent) {
-            return false;
+        let mut condemned = BTreeSet::new();
+        for (node, left) in taken_out(map, command) {
+            match (self.heard(now, node), left) {
+                (Heard::Silent(_), _) => drop(condemned.insert(node)),
+                (Heard::Alive(beat), Some(left)) if beat.complete.contains(&left) => {}
+                _ => return false,
+            }
         }
-        self.condemned.extend(out);
+        self.condemned.extend(condemned);
         true
     }
 
@@ -131,33 +164,40 @@ impl Beats {
     }
 }
 
-/// The nodes that lose their place among those that count, if the command is applied.
-fn taken_out(map: &SiteMap, command: &SiteCommand) -> BTreeSet<ReplicaId> {
-    let counts = |state: MemberState| state != MemberState::Away;
+/// Who loses a place that counts, if the command is applied; where it was leaving, with the placement group and the epoch
+/// of which it must have said so.
+fn taken_out(map: &SiteMap, command: &SiteCommand) -> Vec<(ReplicaId, Option<(PgId, PgEpoch)>)> {
     match command {
         SiteCommand::NodeStatus { changes } => {
             let away = |id| changes.contains(&(id, NodeStatus::Away));
-            map.nodes.iter().filter(|node| away(node.id)).map(Node::replica).collect()
+            map.nodes.iter().filter(|node| away(node.id)).map(|node| (node.replica(), None)).collect()
+        }
+        // Only by force it may be a member still.
+        SiteCommand::RemoveNode { node: id, force: true } => {
+            map.nodes.iter().filter(|node| node.id == *id).map(|node| (node.replica(), None)).collect()
         }
         SiteCommand::SetPgs { pgs } => pgs
             .iter()
             .filter_map(|new| Some((map.pgs.iter().find(|old| old.id == new.id)?, new)))
             .flat_map(|(old, new)| {
-                old.members
-                    .iter()
-                    .filter(|was| counts(was.state))
-                    .filter(|was| !new.members.iter().any(|is| is.replica == was.replica && counts(is.state)))
-                    .map(|was| was.replica)
+                let is = |was: &PgMember| new.members.iter().find(|is| is.replica == was.replica).map(|is| is.state);
+                old.members.iter().filter_map(move |was| match (was.state, is(was)) {
+                    (MemberState::Away, _) => None,
+                    (MemberState::Leaving, Some(MemberState::Leaving)) => None,
+                    (MemberState::Leaving, _) => Some((was.replica, Some((old.id, old.epoch)))),
+                    (_, None | Some(MemberState::Away)) => Some((was.replica, None)),
+                    _ => None,
+                })
             })
             .collect(),
-        _ => BTreeSet::new(),
+        _ => Vec::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use weft_core::ids::{Incarnation, NodeId};
-    use weft_core::site::{Pg, PgMember};
+    use weft_core::site::{Node, Pg};
 
     use super::*;
 
@@ -182,11 +222,11 @@ mod tests {
         let mut beats = Beats::new(LEASE, start);
         look_until(&mut beats, start, 0, 3200);
         assert_eq!(beats.heard(at(start, 3300), replica(1)), Heard::Unsure);
-        assert_eq!(beats.heard(at(start, 3301), replica(1)), Heard::Silent);
+        assert_eq!(beats.heard(at(start, 3301), replica(1)), Heard::Silent(Duration::from_millis(3301)));
         beats.note(at(start, 3400), replica(1), Beat::default());
         look_until(&mut beats, start, 3400, 6600);
         assert_eq!(beats.heard(at(start, 6700), replica(1)), Heard::Alive(Beat::default()));
-        assert_eq!(beats.heard(at(start, 6701), replica(1)), Heard::Silent);
+        assert_eq!(beats.heard(at(start, 6701), replica(1)), Heard::Silent(Duration::from_millis(3301)));
     }
 
     #[test]
@@ -207,7 +247,7 @@ mod tests {
         ] {
             let mut beats = Beats::new(LEASE, start);
             look_until(&mut beats, start, 0, 4000);
-            assert_eq!(beats.heard(at(start, 4000), replica(1)), Heard::Silent);
+            assert_eq!(beats.heard(at(start, 4000), replica(1)), Heard::Silent(Duration::from_secs(4)));
             interrupt(&mut beats, start);
             assert_eq!(beats.heard(at(start, 9002), replica(1)), Heard::Unsure);
         }
@@ -228,7 +268,7 @@ mod tests {
             addr: "a:1".into(),
             meta: true,
             chunk: true,
-            status: NodeStatus::Up,
+            ..Node::default()
         };
         let map = SiteMap { pgs: vec![pg(serving)], nodes: vec![node], ..SiteMap::default() };
         let out = |node| SiteCommand::SetPgs {
@@ -250,6 +290,36 @@ mod tests {
     }
 
     #[test]
+    fn who_is_there_is_taken_out_once_it_has_adopted_that_it_leaves() {
+        let start = Instant::now();
+        let mut beats = Beats::new(LEASE, start);
+        look_until(&mut beats, start, 0, 4000);
+        let member = |node, state| PgMember { replica: replica(node), state };
+        let pg = |epoch, members| Pg { id: PgId(1), factor: 1, epoch: PgEpoch(epoch), members };
+        let serving = member(1, MemberState::Serving);
+        let map = |pg| SiteMap { pgs: vec![pg], ..SiteMap::default() };
+        let set = |pg| SiteCommand::SetPgs { pgs: vec![pg] };
+        let leaving = pg(2, vec![serving, member(2, MemberState::Leaving)]);
+        let now = at(start, 4000);
+        beats.note(now, replica(2), Beat::default());
+        let both = map(pg(1, vec![serving, member(2, MemberState::Serving)]));
+        assert!(!beats.condemn(now, &both, &set(pg(2, vec![serving]))), "it was not told to leave");
+        assert!(beats.condemn(now, &both, &set(leaving.clone())), "to be told so takes nothing away yet");
+        let (told, gone) = (map(leaving), set(pg(3, vec![serving])));
+        assert!(!beats.condemn(now, &told, &gone), "it has not said that it knows");
+        let beat = |epoch| Beat { complete: vec![(PgId(1), PgEpoch(epoch))], ..Beat::default() };
+        beats.note(now, replica(2), beat(1));
+        assert!(!beats.condemn(now, &told, &gone), "what it knows is older");
+        beats.note(now, replica(2), beat(2));
+        assert!(beats.condemn(now, &told, &gone));
+        assert!(beats.may_grant(replica(2)), "it keeps its lease for what else it holds");
+        // Who leaves without a word has lost its lease first.
+        look_until(&mut beats, start, 4000, 7400);
+        assert!(beats.condemn(at(start, 7400), &told, &gone));
+        assert!(!beats.may_grant(replica(2)));
+    }
+
+    #[test]
     fn the_condemned_stay_so_after_a_pause_while_the_entry_may_still_come() {
         let start = Instant::now();
         let mut beats = Beats::new(LEASE, start);
@@ -260,7 +330,7 @@ mod tests {
             addr: "a:1".into(),
             meta: true,
             chunk: true,
-            status: NodeStatus::Up,
+            ..Node::default()
         };
         let map = SiteMap { nodes: vec![node], ..SiteMap::default() };
         let away = SiteCommand::NodeStatus { changes: vec![(NodeId(1), NodeStatus::Away)] };

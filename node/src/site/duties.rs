@@ -13,7 +13,7 @@ use weft_core::entry::Command;
 use weft_core::ids::{GroupId, NodeId};
 use weft_core::namespace::volume::AttachVolume;
 use weft_core::refusal::Refusal;
-use weft_core::site::plan::{Presence, Report, Seen, plan};
+use weft_core::site::plan::{Seen, plan};
 use weft_core::site::{SiteCommand, SiteMap};
 
 use super::beats::{Beat, Heard};
@@ -80,18 +80,26 @@ fn wanted(lead: &Lead, map: &SiteMap) -> Vec<SiteCommand> {
         .iter()
         .filter_map(|(node, heard)| match heard {
             Heard::Alive(beat) => Some((*node, beat)),
-            Heard::Silent | Heard::Unsure => None,
+            Heard::Silent(_) | Heard::Unsure => None,
         })
         .collect();
     let mut commands: Vec<SiteCommand> = map
         .nodes
         .iter()
         .filter_map(|node| Some((node, *alive.get(&node.id)?)))
-        .filter(|(node, beat)| node.addr != beat.addr)
-        .map(|(node, beat)| SiteCommand::UpdateNode { replica: node.replica(), addr: beat.addr.clone() })
+        .filter(|(node, beat)| node.addr != beat.addr || node.labels != beat.labels)
+        .map(|(node, beat)| SiteCommand::UpdateNode {
+            replica: node.replica(),
+            addr: beat.addr.clone(),
+            labels: beat.labels.clone(),
+        })
         .collect();
+    if !commands.is_empty() {
+        // Where machines stand is known before anything is put on them.
+        return commands;
+    }
     commands.extend(lead.attached(map, alive.values().map(|beat| (*beat).clone())));
-    commands.extend(plan(map, &seen(&heard)));
+    commands.extend(plan(map, &seen(&heard, lead.repair_after)));
     commands
 }
 
@@ -152,11 +160,7 @@ async fn next_look(began: Instant, stop: &mut watch::Receiver<bool>) -> bool {
 }
 
 /// What the planner needs to know of who was heard of.
-fn seen(heard: &BTreeMap<NodeId, Heard>) -> Seen {
-    let presence = |heard: &Heard| match heard {
-        Heard::Alive(beat) => Presence::Alive(Report { full: beat.full, complete: beat.complete.clone() }),
-        Heard::Silent => Presence::Silent,
-        Heard::Unsure => Presence::Unsure,
-    };
-    Seen { nodes: heard.iter().map(|(node, heard)| (*node, presence(heard))).collect() }
+fn seen(heard: &BTreeMap<NodeId, Heard>, repair_after: Duration) -> Seen {
+    let nodes = heard.iter().map(|(node, heard)| (*node, heard.presence())).collect();
+    Seen { nodes, repair_after_ms: repair_after.as_millis() as u64 }
 }

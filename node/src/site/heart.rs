@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use weft_core::codec;
 use weft_core::ids::{GroupId, VolumeId};
 use weft_core::refusal::Refusal;
-use weft_core::site::{MemberState, NodeStatus};
+use weft_core::site::{Labels, MemberState, NodeStatus};
 use weft_proto::convert::Envelope;
 use weft_proto::pb;
 use weft_proto::pb::site_server::Site;
@@ -36,6 +36,8 @@ pub struct Standing {
     pub identity: Identity,
     /// Where it answers.
     pub addr: String,
+    /// Where its machine stands.
+    pub labels: Labels,
     /// Its meta groups.
     pub groups: Option<Arc<Groups>>,
     /// Its chunk server.
@@ -56,6 +58,7 @@ impl Standing {
     pub fn new(
         identity: Identity,
         addr: String,
+        labels: Labels,
         groups: Option<Arc<Groups>>,
         chunk: Option<Arc<ChunkServer>>,
         map: MapCell,
@@ -65,6 +68,7 @@ impl Standing {
         Standing {
             identity,
             addr,
+            labels,
             groups,
             chunk,
             map,
@@ -122,7 +126,10 @@ impl Standing {
             pgs_degraded: map
                 .pgs
                 .iter()
-                .filter(|pg| pg.members.iter().any(|member| member.state != MemberState::Serving))
+                .filter(|pg| {
+                    let serving = pg.members.iter().filter(|member| member.state == MemberState::Serving);
+                    serving.count() < usize::from(pg.factor)
+                })
                 .count() as u64,
             ..NodeLevels::default()
         };
@@ -186,10 +193,18 @@ impl crate::http::Pages for Standing {
 pub async fn run(service: SiteService, every: Duration, mut stop: watch::Receiver<bool>) {
     let standing = service.standing.clone();
     let mut remembered = (0, Instant::now() - REMEMBER);
+    let mut unwelcome = None;
     loop {
         let sent = Instant::now();
         match tokio::time::timeout(BEAT, beat(&service, sent)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => unwelcome = None,
+            // Nothing that this node does can change it: people must hear of it, once.
+            Ok(Err(refusal @ Refusal::WrongRecipient { .. })) => {
+                if unwelcome.as_ref() != Some(&refusal) {
+                    tracing::error!(%refusal, "the site does not take this node's heartbeats");
+                }
+                unwelcome = Some(refusal);
+            }
             Ok(Err(refusal)) => tracing::debug!(%refusal, "heartbeat"),
             Err(_) => tracing::debug!("heartbeat: no answer in time"),
         }
@@ -228,6 +243,9 @@ async fn beat(service: &SiteService, sent: Instant) -> Result<(), Refusal> {
         node: standing.identity.node.0,
         incarnation: standing.identity.incarnation.0,
         addr: standing.addr.clone(),
+        host: standing.labels.host.clone(),
+        rack: standing.labels.rack.clone(),
+        zone: standing.labels.zone.clone(),
         have_map: map.version,
         adopted_map: map.version,
         attached: standing.attached.lock().iter().map(|volume| volume.0).collect(),

@@ -34,13 +34,15 @@ pub struct Granted {
 pub struct Lead {
     map: MapCell,
     lease: Duration,
+    /// Silence after which others take a node's place.
+    pub(super) repair_after: Duration,
     pub(super) beats: Mutex<Beats>,
 }
 
 impl Lead {
     /// Knows nobody yet.
-    pub fn new(map: MapCell, lease: Duration) -> Lead {
-        Lead { map, lease, beats: Mutex::new(Beats::new(lease, Instant::now())) }
+    pub fn new(map: MapCell, lease: Duration, repair_after: Duration) -> Lead {
+        Lead { map, lease, repair_after, beats: Mutex::new(Beats::new(lease, Instant::now())) }
     }
 
     /// Proposes a change of what the system group keeps.
@@ -81,8 +83,39 @@ impl Lead {
             Some(_) => Err(Refusal::WrongRecipient {
                 why: format!("node {} of this site is another data folder's", replica.node),
             }),
-            None => Err(Refusal::WrongRecipient { why: format!("this site has no node {}", replica.node) }),
+            None => Err(Refusal::WrongRecipient {
+                why: format!(
+                    "node {} was removed from this site: to bring the machine back, empty its data folder and join again",
+                    replica.node
+                ),
+            }),
         }
+    }
+
+    /// A node is to be emptied, or no longer.
+    ///
+    /// # Errors
+    /// As [`Lead::propose`]; there is no such node.
+    pub async fn drain_node(&self, group: &Group, node: NodeId, on: bool) -> Result<Arc<SiteMap>, Refusal> {
+        self.propose(group, SiteCommand::DrainNode { node, on }).await?;
+        Ok(self.map.get())
+    }
+
+    /// The site forgets a node. Asked again when it has done so, it is content.
+    ///
+    /// # Errors
+    /// As [`Lead::propose`]; the node holds something yet, or may hold a lease.
+    pub async fn remove_node(&self, group: &Group, node: NodeId, force: bool) -> Result<Arc<SiteMap>, Refusal> {
+        super::refresh(group, &self.map)?;
+        let command = SiteCommand::RemoveNode { node, force };
+        if !self.beats.lock().condemn(Instant::now(), &self.map.get(), &command) {
+            return Err(Refusal::Invalid {
+                why: format!("node {node} was heard of lately: stop it first, or drain it"),
+            });
+        }
+        // What was condemned for it is settled by the duties.
+        self.propose(group, command).await?;
+        Ok(self.map.get())
     }
 
     /// A data folder asks in.
@@ -105,7 +138,7 @@ impl Lead {
             return Ok(());
         };
         match self.beats.lock().heard(Instant::now(), there.replica()) {
-            Heard::Silent => Ok(()),
+            Heard::Silent(_) => Ok(()),
             Heard::Unsure => Err(Refusal::Busy { retry_after_ms: 500 }),
             Heard::Alive(_) => Err(Refusal::Invalid {
                 why: format!(

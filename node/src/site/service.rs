@@ -9,7 +9,7 @@ use weft_core::codec;
 use weft_core::ids::{Incarnation, NodeId, PgEpoch, PgId, ReplicaId, VolumeId};
 use weft_core::limits::MAX_NAME;
 use weft_core::refusal::Refusal;
-use weft_core::site::{NodeJoin, SiteMap};
+use weft_core::site::{Labels, NodeJoin, SiteMap};
 use weft_proto::convert::{Envelope, parse_envelope};
 use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb;
@@ -22,7 +22,7 @@ use super::lead::Lead;
 use super::map::MapCell;
 use super::route::{Ask, PASSED, Route};
 use crate::meta::Group;
-use crate::settings::check_addr;
+use crate::settings::{check_addr, check_label};
 
 /// How long a request that names no deadline is worked on, and the longest any is.
 const USUAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -51,7 +51,16 @@ macro_rules! enveloped {
         })*
     };
 }
-enveloped!(MapRequest, JoinRequest, HeartbeatRequest, CreateVolumeRequest, ClientIdsRequest, NodeStatusRequest);
+enveloped!(
+    MapRequest,
+    JoinRequest,
+    HeartbeatRequest,
+    CreateVolumeRequest,
+    ClientIdsRequest,
+    NodeStatusRequest,
+    DrainNodeRequest,
+    RemoveNodeRequest
+);
 
 /// How the leader answers.
 type Here<Q, A> = for<'a> fn(&'a Lead, &'a Group, Envelope, Q) -> BoxFuture<'a, Result<A, Refusal>>;
@@ -138,6 +147,19 @@ impl Site for SiteService {
             .await
     }
 
+    async fn drain_node(&self, request: Request<pb::DrainNodeRequest>) -> Result<Response<pb::DrainNodeReply>, Status> {
+        self.at_leader(request, drain_node, |mut to, request| Box::pin(async move { to.drain_node(request).await }))
+            .await
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Result<Response<pb::RemoveNodeReply>, Status> {
+        self.at_leader(request, remove_node, |mut to, request| Box::pin(async move { to.remove_node(request).await }))
+            .await
+    }
+
     async fn node_status(
         &self,
         request: Request<pb::NodeStatusRequest>,
@@ -180,6 +202,10 @@ fn heartbeat<'a>(
         if request.complete.len() != request.complete_epochs.len() {
             return Err(Refusal::Invalid { why: "a complete placement group comes with its epoch".into() });
         }
+        let labels = Labels { host: request.host, rack: request.rack, zone: request.zone };
+        for label in [&labels.host, &labels.rack, &labels.zone] {
+            check_label(label).map_err(|why| Refusal::Invalid { why: format!("label {why}") })?;
+        }
         let from = ReplicaId { node: NodeId(request.node), incarnation: Incarnation(request.incarnation) };
         let epochs = request.complete_epochs.into_iter().map(PgEpoch);
         let beat = Beat {
@@ -188,6 +214,9 @@ fn heartbeat<'a>(
             complete: request.complete.into_iter().map(PgId).zip(epochs).collect(),
             attached: request.attached.into_iter().map(VolumeId).collect(),
             adopted: request.adopted_map,
+            labels,
+            total_bytes: request.total_bytes,
+            free_bytes: request.free_bytes,
         };
         let granted = lead.heartbeat(group, from, beat).await?;
         let lease_ms = u32::try_from(granted.lease.as_millis()).unwrap_or(u32::MAX);
@@ -235,5 +264,29 @@ fn client_ids<'a>(
     Box::pin(async move {
         let (site, first, count) = lead.client_ids(group, request.count).await?;
         Ok(pb::ClientIdsReply { site: site.0, first, count })
+    })
+}
+
+fn drain_node<'a>(
+    lead: &'a Lead,
+    group: &'a Group,
+    _: Envelope,
+    request: pb::DrainNodeRequest,
+) -> BoxFuture<'a, Result<pb::DrainNodeReply, Refusal>> {
+    Box::pin(async move {
+        let map = lead.drain_node(group, NodeId(request.node), request.on).await?;
+        Ok(pb::DrainNodeReply { map: newer(&map, 0) })
+    })
+}
+
+fn remove_node<'a>(
+    lead: &'a Lead,
+    group: &'a Group,
+    _: Envelope,
+    request: pb::RemoveNodeRequest,
+) -> BoxFuture<'a, Result<pb::RemoveNodeReply, Refusal>> {
+    Box::pin(async move {
+        let map = lead.remove_node(group, NodeId(request.node), request.force).await?;
+        Ok(pb::RemoveNodeReply { map: newer(&map, 0) })
     })
 }

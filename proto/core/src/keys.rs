@@ -128,6 +128,11 @@ pub(crate) fn site_pg(pg: PgId) -> Bytes {
     Key::of(SITE).u8(5).u32(pg.0).done()
 }
 
+/// What the members of a placement group have seen.
+pub(crate) fn site_past(pg: PgId) -> Bytes {
+    Key::of(SITE).u8(6).u32(pg.0).done()
+}
+
 /// All nodes, groups, volumes or placement groups: the bounds of the table of `sample`, a key of it.
 pub(crate) fn site_table(sample: &[u8]) -> (Bytes, Bytes) {
     prefixed(&sample[..2])

@@ -46,13 +46,21 @@ pub const MAX_MESSAGE: usize = 8 << 20;
 pub const MAX_TIME_AHEAD_S: u64 = 5;
 /// Largest replication factor.
 pub const MAX_REPLICATION: u8 = 3;
-/// Placement groups made for each replication factor.
+/// Placement groups made for each replication factor at the least.
 pub const PGS_PER_FACTOR: u32 = 16;
+/// Placement groups of a factor for each chunk server, where that is more.
+pub const PGS_PER_SERVER: u32 = 4;
+/// Placement groups for which one chunk server copies at a time because the planner moved them there; others wait.
+pub const MOVES_PER_NODE: usize = 4;
+/// Members that are copying to become new members, in the whole site; others wait.
+pub const MOVES_PER_SITE: usize = 16;
+/// Placement groups that move at a time only so that servers hold equally many.
+pub const SPREADS_AT_ONCE: usize = 4;
 /// Voters of a meta group at the most; further meta nodes hold no replica of it.
 pub const MAX_VOTERS: usize = 5;
 /// Client ids handed out in one call at the most.
 pub const MAX_CLIENT_IDS: u32 = 1024;
-/// Placement groups of one replication factor at the most; a node that joins later leads none of its own.
+/// Placement groups of one replication factor at the most; more chunk servers share them.
 pub const MAX_PGS_PER_FACTOR: u32 = 256;
 /// Bytes that one fallocate reserves at the most: `ENOSPC` beyond.
 pub const MAX_RESERVE: u64 = 256 << 30;

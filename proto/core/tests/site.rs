@@ -11,7 +11,8 @@ use weft_core::namespace::outcome::Outcome;
 use weft_core::refusal::Refusal;
 use weft_core::site::plan::{Presence, Report, Seen, plan};
 use weft_core::site::{
-    self, MemberState, NodeJoin, NodeStatus, Pg, PgMember, ROOT_VOLUME, SiteCommand, SiteMap, SiteOutcome, Volume,
+    self, Labels, MemberState, NodeJoin, NodeStatus, Pg, PgMember, ROOT_VOLUME, SiteCommand, SiteMap, SiteOutcome,
+    Volume,
 };
 use weft_core::time::Timestamp;
 
@@ -114,12 +115,15 @@ fn a_folder_keeps_its_number_and_a_lost_one_gives_it_to_the_next() {
     let moved = SiteCommand::UpdateNode {
         replica: ReplicaId { node: NodeId(3), incarnation: Incarnation(103) },
         addr: "elsewhere:1".into(),
+        labels: Labels { rack: "r1".into(), ..Labels::default() },
     };
     assert_eq!(system.ask(moved), Ok(SiteOutcome::Done));
     assert_eq!(system.map().nodes[2].addr, "elsewhere:1");
+    assert_eq!(system.map().nodes[2].labels.rack, "r1");
     let former = SiteCommand::UpdateNode {
         replica: ReplicaId { node: NodeId(2), incarnation: Incarnation(102) },
         addr: "late:1".into(),
+        labels: Labels::default(),
     };
     assert!(matches!(system.ask(former), Err(Refusal::WrongRecipient { .. })));
 }
@@ -185,7 +189,8 @@ fn what_the_planner_wants_can_be_applied_and_comes_to_rest() {
     }
     let alive = || Presence::Alive(Report::default());
     let mut settle = |third: Presence| {
-        let seen = Seen { nodes: [(NodeId(1), alive()), (NodeId(2), alive()), (NodeId(3), third)].into() };
+        let nodes = [(NodeId(1), alive()), (NodeId(2), alive()), (NodeId(3), third)].into();
+        let seen = Seen { nodes, repair_after_ms: 1000 };
         for _ in 0..3 {
             for command in plan(&system.map(), &seen) {
                 assert_eq!(system.ask(command), Ok(SiteOutcome::Done));
@@ -197,9 +202,56 @@ fn what_the_planner_wants_can_be_applied_and_comes_to_rest() {
     let map = settle(alive());
     assert!(map.groups.iter().all(|group| group.replicas.len() == 3));
     assert!((1..=3).all(|factor| map.pgs.iter().any(|pg| pg.factor == factor)));
-    let map = settle(Presence::Silent);
+    let map = settle(Presence::Silent { for_ms: 10 });
     assert_eq!(map.nodes[2].status, NodeStatus::Away);
     let map = settle(alive());
     assert_eq!(map.nodes[2].status, NodeStatus::Up);
     assert!(map.groups.iter().all(|group| group.replicas.len() == 3));
+}
+
+#[test]
+fn a_node_is_forgotten_when_it_holds_nothing_or_what_it_held_is_elsewhere() {
+    let mut system = System::new();
+    for number in 2..=4 {
+        assert!(system.ask(SiteCommand::Join(join(number))).is_ok());
+    }
+    let member = |node: u32, state| PgMember {
+        replica: ReplicaId { node: NodeId(node), incarnation: Incarnation(100 + u64::from(node)) },
+        state,
+    };
+    let serving = |nodes: &[u32]| nodes.iter().map(|node| member(*node, MemberState::Serving)).collect::<Vec<_>>();
+    let pg = |id, factor, members| Pg { id: PgId(id), factor, epoch: PgEpoch(1), members };
+    let pgs = vec![pg(1, 1, serving(&[4])), pg(2, 2, serving(&[3, 4])), pg(3, 2, serving(&[4, 3]))];
+    assert_eq!(system.ask(SiteCommand::SetPgs { pgs }), Ok(SiteOutcome::Done));
+    let remove = |node, force| SiteCommand::RemoveNode { node: NodeId(node), force };
+    let why = |answer| match answer {
+        Err(Refusal::Invalid { why }) => why,
+        other => panic!("{other:?}"),
+    };
+    let away = |node| SiteCommand::NodeStatus { changes: vec![(NodeId(node), NodeStatus::Away)] };
+    assert!(why(system.ask(remove(4, false))).contains("drain it first"));
+    assert!(why(system.ask(remove(4, true))).contains("stop it first"));
+    assert!(why(system.ask(remove(1, false))).contains("drain it first"));
+    assert_eq!(system.ask(SiteCommand::DrainNode { node: NodeId(4), on: true }), Ok(SiteOutcome::Done));
+    assert!(system.map().nodes[3].draining);
+    assert!(why(system.ask(remove(4, false))).contains("still a member of 3 placement groups"));
+    // Node 3 is away, and has all there was when it went: one live member took nothing more.
+    let alone =
+        Pg { epoch: PgEpoch(2), ..pg(3, 2, vec![member(4, MemberState::Serving), member(3, MemberState::Away)]) };
+    assert_eq!(system.ask(SiteCommand::SetPgs { pgs: vec![alone.clone()] }), Ok(SiteOutcome::Done));
+    assert_eq!(system.ask(away(4)), Ok(SiteOutcome::Done));
+    // Somebody else takes chunks with it: then node 3 lacks them.
+    let members = [alone.members, vec![member(2, MemberState::Behind)]].concat();
+    assert_eq!(
+        system.ask(SiteCommand::SetPgs { pgs: vec![Pg { epoch: PgEpoch(3), members, ..pg(3, 2, vec![]) }] }),
+        Ok(SiteOutcome::Done)
+    );
+    assert!(why(system.ask(remove(4, true))).contains("1 placement groups are served by node 4 alone"));
+    let copied = Pg { epoch: PgEpoch(4), ..pg(3, 2, serving(&[4, 2])) };
+    assert_eq!(system.ask(SiteCommand::SetPgs { pgs: vec![copied] }), Ok(SiteOutcome::Done));
+    assert_eq!(system.ask(remove(4, true)), Ok(SiteOutcome::Done), "what is lost kept one copy only");
+    assert!(why(system.ask(remove(4, true))).contains("no node 4"));
+    assert_eq!(system.map().nodes.len(), 3);
+    // The number is not given again.
+    assert_eq!(system.ask(SiteCommand::Join(join(9))), Ok(SiteOutcome::Joined { node: NodeId(5), site: SITE }));
 }

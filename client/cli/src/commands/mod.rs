@@ -8,6 +8,7 @@ mod ls;
 mod mkdir;
 pub(crate) mod mount;
 mod node;
+mod place;
 mod put;
 mod rm;
 mod stat;
@@ -15,7 +16,7 @@ pub(crate) mod status;
 mod sync;
 mod volume;
 
-use crate::args::{Cli, ClusterCommand, Command};
+use crate::args::{Cli, ClusterCommand, Command, NodeArgs};
 use crate::dev;
 use crate::failure::Failure;
 use crate::interrupt::until_interrupted;
@@ -24,7 +25,9 @@ use crate::system;
 /// How many threads the command says it wants; `None`: one per processor.
 pub(crate) fn threads(command: &Command) -> Result<Option<usize>, Failure> {
     match command {
-        Command::Node(args) => Ok(Some(node::settings(args)?.threads).filter(|threads| *threads > 0)),
+        Command::Node(args) if args.order.is_none() => {
+            Ok(Some(node::settings(args)?.threads).filter(|threads| *threads > 0))
+        }
         // Threads of the mount's own take the kernel's requests and do what needs no waiting.
         Command::Mount(_) | Command::Dev(_) => Ok(Some((system::processors() / 2).max(1))),
         _ => Ok(None),
@@ -36,6 +39,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
     let connect = cli.connect;
     match cli.command {
         Command::Dev(args) => dev::run(args).await,
+        Command::Node(NodeArgs { order: Some(order), .. }) => place::run(&connect, order).await,
         Command::Node(args) => node::run(args).await,
         Command::Cluster(ClusterCommand::Init { config, name, groups, replication }) => {
             until_interrupted(cluster::init(config, name, groups, replication)).await

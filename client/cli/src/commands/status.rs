@@ -45,6 +45,10 @@ struct ShownNode {
     chunk: bool,
     /// What the site thinks of it: up, away, full.
     status: &'static str,
+    /// It is being emptied, or was.
+    draining: bool,
+    /// Placement groups and replicas of metadata that it holds by the site's records.
+    holds: usize,
     /// What it says of itself; `null` if it does not answer.
     report: Option<ShownReport>,
 }
@@ -93,14 +97,17 @@ struct ShownPg {
     /// For volumes with so many copies.
     factor: u8,
     epoch: u64,
-    /// All members serve.
+    /// As many members serve as there should be copies.
     healthy: bool,
+    /// Somebody copies what is there, to take a place or to catch up.
+    moving: bool,
     members: Vec<ShownPgMember>,
 }
 
 #[derive(Serialize)]
 struct ShownPgMember {
     node: u32,
+    incarnation: String,
     state: &'static str,
 }
 
@@ -129,12 +136,14 @@ pub(crate) async fn ask(client: &Client) -> Result<Status, Failure> {
 
 /// Puts together what the site says and what the nodes say.
 fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
-    let nodes: Vec<ShownNode> = map.nodes.iter().map(|node| shown_node(node, reports.get(&node.id))).collect();
+    let nodes: Vec<ShownNode> = map.nodes.iter().map(|node| shown_node(map, node, reports.get(&node.id))).collect();
     let groups: Vec<ShownGroup> = map.groups.iter().map(|group| shown_group(group, reports)).collect();
     let placement: Vec<ShownPg> = map.pgs.iter().map(shown_pg).collect();
     let mut problems = Vec::new();
     for node in &nodes {
-        if node.status != "up" {
+        if node.draining && node.holds == 0 {
+            // Whether it is there makes no difference any more.
+        } else if node.status != "up" {
             problems.push(format!("node {} at {} is {}", node.id, node.addr, node.status));
         } else if node.report.is_none() {
             problems.push(format!("node {} at {} does not answer", node.id, node.addr));
@@ -167,7 +176,7 @@ fn group_problems(
     reports: &BTreeMap<NodeId, NodeReport>,
     problems: &mut Vec<String>,
 ) {
-    let meta_nodes = map.nodes.iter().filter(|node| node.meta).count();
+    let meta_nodes = map.nodes.iter().filter(|node| node.meta && !node.draining).count();
     // Two nodes hold a group no safer than one: the planner may stay at one.
     let wanted = if meta_nodes < USUAL_VOTERS { 1 } else { USUAL_VOTERS };
     for group in groups {
@@ -192,18 +201,22 @@ fn group_problems(
 }
 
 fn placement_problems(map: &SiteMap, placement: &[ShownPg], problems: &mut Vec<String>) {
-    let chunk_nodes = map.nodes.iter().filter(|node| node.chunk).count();
+    let chunk_nodes = map.nodes.iter().filter(|node| node.chunk && !node.draining).count();
     let mut factors: Vec<u8> = map.volumes.iter().map(|volume| volume.replication).collect();
     factors.sort_unstable();
     factors.dedup();
     for factor in factors {
         let of_factor: Vec<&ShownPg> = placement.iter().filter(|pg| pg.factor == factor).collect();
         let wanted = usize::from(factor).min(chunk_nodes);
-        let ill = of_factor.iter().filter(|pg| !pg.healthy || pg.members.len() < wanted).count();
+        let ill = of_factor.iter().filter(|pg| pg.serving(map) < wanted).count();
+        let lost: Vec<&&ShownPg> = of_factor.iter().filter(|pg| pg.serving(map) == 0).collect();
         if of_factor.is_empty() {
             problems.push(format!("there is no placement yet for {factor} copies"));
         } else if ill > 0 {
             problems.push(format!("{ill} of {} placement groups for {factor} copies are not whole", of_factor.len()));
+        }
+        for pg in lost {
+            problems.push(pg.lost(map));
         }
         if chunk_nodes < 2 && factor > 1 {
             problems
@@ -212,13 +225,46 @@ fn placement_problems(map: &SiteMap, placement: &[ShownPg], problems: &mut Vec<S
     }
 }
 
-fn shown_node(node: &weft_client::site::Node, report: Option<&NodeReport>) -> ShownNode {
+impl ShownPg {
+    /// Members that serve and are still known to the site in the life that they had.
+    fn serving(&self, map: &SiteMap) -> usize {
+        let known = |id: u32| map.nodes.iter().find(|node| node.id.0 == id);
+        let there = |member: &&ShownPgMember| {
+            known(member.node).is_some_and(|node| format!("{:016x}", node.incarnation.0) == member.incarnation)
+        };
+        self.members.iter().filter(|member| member.state == "serving").filter(there).count()
+    }
+
+    /// Says that nobody who has everything is left, and what can be done.
+    fn lost(&self, map: &SiteMap) -> String {
+        let served: Vec<String> =
+            self.members.iter().filter(|m| m.state == "serving").map(|m| m.node.to_string()).collect();
+        let here = |m: &&ShownPgMember| m.state != "serving" && map.nodes.iter().any(|node| node.id.0 == m.node);
+        let others: Vec<String> = self.members.iter().filter(here).map(|m| m.node.to_string()).collect();
+        let mut text = format!(
+            "placement group {}: the data of node {}, which had all of it, is lost: start that node with its former data \
+             folder if you still have it",
+            self.id,
+            served.join(", ")
+        );
+        if !others.is_empty() {
+            text += &format!("; node {} has a part of it", others.join(", "));
+        }
+        text
+    }
+}
+
+fn shown_node(map: &SiteMap, node: &weft_client::site::Node, report: Option<&NodeReport>) -> ShownNode {
+    let held = weft_client::site::plan::drain::remaining(map, node.id);
+    let holds = held.pgs + held.groups.len();
     ShownNode {
         id: node.id.0,
         incarnation: format!("{:016x}", node.incarnation.0),
         addr: node.addr.clone(),
         meta: node.meta,
         chunk: node.chunk,
+        draining: node.draining,
+        holds,
         status: match node.status {
             NodeStatus::Up => "up",
             NodeStatus::Away => "away",
@@ -271,16 +317,20 @@ fn shown_pg(pg: &weft_client::site::Pg) -> ShownPg {
         id: pg.id.0,
         factor: pg.factor,
         epoch: pg.epoch.0,
-        healthy: pg.members.iter().all(|member| member.state == MemberState::Serving),
+        healthy: pg.members.iter().filter(|member| member.state == MemberState::Serving).count()
+            >= usize::from(pg.factor),
+        moving: pg.members.iter().any(|member| member.state == MemberState::Behind),
         members: pg
             .members
             .iter()
             .map(|member| ShownPgMember {
                 node: member.replica.node.0,
+                incarnation: format!("{:016x}", member.replica.incarnation.0),
                 state: match member.state {
                     MemberState::Serving => "serving",
                     MemberState::Away => "away",
                     MemberState::Behind => "behind",
+                    MemberState::Leaving => "leaving",
                 },
             })
             .collect(),
@@ -327,7 +377,12 @@ fn node_table(status: &Status) -> Table {
             node.id.to_string(),
             node.addr.clone(),
             roles.into(),
-            if node.report.is_none() && node.status == "up" { "silent".into() } else { node.status.into() },
+            match (node.draining, node.holds) {
+                (true, 0) => "drained".into(),
+                (true, _) => format!("{}, draining", node.status),
+                (false, _) if node.report.is_none() && node.status == "up" => "silent".into(),
+                (false, _) => node.status.into(),
+            },
             said(|report| humane::millis(report.uptime_ms)),
             said(|report| report.version.clone()),
             said(|report| humane::bytes(report.free_bytes)),
@@ -358,6 +413,7 @@ fn group_table(status: &Status) -> Table {
         let behind: Vec<String> = group
             .members
             .iter()
+            .filter(|member| group.replicas.contains(&member.node))
             .filter(|member| committed.saturating_sub(member.applied) > 100)
             .map(|member| format!("{} by {}", member.node, committed - member.applied))
             .collect();
@@ -375,8 +431,14 @@ fn group_table(status: &Status) -> Table {
 
 fn placement_table(status: &Status) -> Table {
     use Align::Right;
-    let head =
-        [("COPIES", Right), ("PLACEMENT GROUPS", Right), ("WHOLE", Right), ("LACKING", Right), ("VOLUMES", Right)];
+    let head = [
+        ("COPIES", Right),
+        ("PLACEMENT GROUPS", Right),
+        ("WHOLE", Right),
+        ("LACKING", Right),
+        ("COPYING", Right),
+        ("VOLUMES", Right),
+    ];
     let mut table = Table::new(head);
     let mut factors: Vec<u8> = status.placement.iter().map(|pg| pg.factor).collect();
     factors.sort_unstable();
@@ -384,12 +446,14 @@ fn placement_table(status: &Status) -> Table {
     for factor in factors {
         let all = status.placement.iter().filter(|pg| pg.factor == factor).count();
         let whole = status.placement.iter().filter(|pg| pg.factor == factor && pg.healthy).count();
+        let moving = status.placement.iter().filter(|pg| pg.factor == factor && pg.moving).count();
         let volumes = status.volumes.iter().filter(|volume| volume.replication == factor).count();
         table.row([
             factor.to_string(),
             all.to_string(),
             whole.to_string(),
             (all - whole).to_string(),
+            moving.to_string(),
             volumes.to_string(),
         ]);
     }

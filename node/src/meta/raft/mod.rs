@@ -331,7 +331,7 @@ impl Consensus {
         wanted: &BTreeSet<ReplicaId>,
         addr_of: impl Fn(ReplicaId) -> Option<String>,
     ) -> Result<bool, Refusal> {
-        let (joint, voters, learners, caught_up) = {
+        let (joint, voters, learners, caught_up, heir) = {
             let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
             if metrics.state != ServerState::Leader {
@@ -348,7 +348,10 @@ impl Consensus {
             let caught_up: BTreeSet<ReplicaId> =
                 learners.iter().copied().filter(|id| lag(id).is_some_and(|lag| lag <= CAUGHT_UP)).collect();
             let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
-            (membership.get_joint_config().len() > 1, voters, learners, caught_up)
+            // Of those that stay, the one that has most of the log.
+            let heirs = voters.intersection(wanted).filter_map(|id| Some((lag(id)?, *id)));
+            let heir = heirs.filter(|(_, id)| *id != self.me).min().map(|(_, id)| id);
+            (membership.get_joint_config().len() > 1, voters, learners, caught_up, heir)
         };
         if joint {
             return self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await;
@@ -370,6 +373,12 @@ impl Consensus {
         }
         let leaving: BTreeSet<ReplicaId> = voters.difference(wanted).copied().collect();
         if !leaving.is_empty() && !wanted.is_empty() && wanted.is_subset(&voters) {
+            if let Some(heir) = heir.filter(|_| leaving.contains(&self.me)) {
+                // Whoever stays takes the lead first: a leader that is no member any more would leave the group without
+                // one.
+                self.raft.trigger().transfer_leader(heir).await.map_err(stopped)?;
+                return Ok(false);
+            }
             return self.change(ChangeMembers::RemoveVoters(leaving)).await;
         }
         let idle: BTreeSet<ReplicaId> = learners.difference(wanted).copied().collect();

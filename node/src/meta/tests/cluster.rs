@@ -15,7 +15,7 @@ use weft_core::entry::Command;
 use weft_core::ids::{GroupId, Incarnation, NodeId, ReplicaId, SiteId, TenantId};
 use weft_core::namespace::outcome::Outcome;
 use weft_core::refusal::Refusal;
-use weft_core::site::{Node, NodeJoin, NodeStatus, SiteCommand, SiteMap, SiteOutcome};
+use weft_core::site::{Node, NodeJoin, SiteCommand, SiteMap, SiteOutcome};
 use weft_core::time::Timestamp;
 use weft_core::view::{Changes, View, ViewError};
 use weft_proto::link::{self, Listen, Tcp};
@@ -224,7 +224,7 @@ impl Cluster {
             addr: node.addr.clone(),
             meta: true,
             chunk: false,
-            status: NodeStatus::Up,
+            ..Node::default()
         });
         let version = self.map.get().version + 1;
         self.map.offer(SiteMap { version, site: SiteId(1), nodes: nodes.collect(), ..SiteMap::default() });

@@ -3,19 +3,22 @@
 use super::wire::{code_enum, code_struct};
 use crate::site::records::SiteHead;
 use crate::site::{
-    Group, MemberState, Node, NodeJoin, NodeStatus, Pg, PgMember, SiteCommand, SiteMap, SiteOutcome, Volume,
+    Group, Labels, MemberState, Node, NodeJoin, NodeStatus, Pg, PgMember, PgPast, SiteCommand, SiteMap, SiteOutcome,
+    Volume,
 };
 
 code_enum!(SiteCommand {
     1 => Init { site, name, groups, replication, first },
     2 => Join(join),
-    3 => UpdateNode { replica, addr },
+    3 => UpdateNode { replica, addr, labels },
     4 => NodeStatus { changes },
     5 => SetGroup { group, replicas },
     6 => SetPgs { pgs },
     7 => CreateVolume { name, replication, token, tenant },
     8 => VolumeReady { volume },
     9 => ClientIds { count },
+    40 => DrainNode { node, on },
+    41 => RemoveNode { node, force },
 });
 code_enum!(SiteOutcome {
     1 => Done,
@@ -24,12 +27,14 @@ code_enum!(SiteOutcome {
     4 => ClientIds { site, first, count },
 });
 code_struct!(NodeJoin { incarnation, addr, meta, chunk });
-code_struct!(Node { id, incarnation, addr, meta, chunk, status });
+code_struct!(Node { id, incarnation, addr, meta, chunk, status, labels, draining });
+code_struct!(Labels { host, rack, zone });
 code_enum!(NodeStatus { 1 => Up, 2 => Away, 3 => Full });
 code_struct!(Group { id, replicas });
 code_struct!(Volume { id, name, space, group, slot, view, replication, tenant, created, ready, token });
 code_struct!(Pg { id, factor, epoch, members });
 code_struct!(PgMember { replica, state });
-code_enum!(MemberState { 1 => Serving, 2 => Away, 3 => Behind });
-code_struct!(SiteMap { version, site, name, nodes, groups, volumes, pgs });
+code_enum!(MemberState { 1 => Serving, 2 => Away, 3 => Behind, 4 => Leaving });
+code_struct!(PgPast { pg, took, served });
+code_struct!(SiteMap { version, site, name, nodes, groups, volumes, pgs, pasts });
 code_struct!(SiteHead { version, site, name, next_node, next_volume, next_space, next_slot, next_view, next_client });

@@ -15,7 +15,7 @@ use crate::namespace::outcome::Outcome;
 use crate::namespace::step::Step;
 use crate::refusal::Refusal;
 use crate::site::records::SiteHead;
-use crate::site::{Group, Node, Pg, SiteCommand, SiteMap, Volume};
+use crate::site::{Group, Node, Pg, PgPast, SiteCommand, SiteMap, Volume};
 
 /// Numbers that follow from a seed.
 pub(crate) struct Dice(u64);
@@ -182,6 +182,7 @@ mod fixtures {
         check::<Group>(part(), 1);
         check::<Volume>(part(), 1);
         check::<Pg>(part(), 1);
+        check::<PgPast>(part(), 1);
     }
 
     fn check<T: Code + Debug>(text: &str, at_least: usize) {
@@ -223,6 +224,7 @@ mod fixtures {
             text(&[Group::any(dice)]),
             text(&[Volume::any(dice)]),
             text(&[Pg::any(dice)]),
+            text(&[PgPast::any(dice)]),
         ];
         write("records.txt", records.join("\n"));
     }

@@ -1,7 +1,8 @@
 //! Applying a [`SiteCommand`]: the only way the site's records change.
 
 use super::records::{self, SiteHead};
-use super::{Group, Node, NodeJoin, NodeStatus, Pg, ROOT_VOLUME, SiteCommand, SiteOutcome, Volume};
+use super::removal;
+use super::{Group, Labels, Node, NodeJoin, NodeStatus, Pg, PgPast, ROOT_VOLUME, SiteCommand, SiteOutcome, Volume};
 use crate::codec;
 use crate::ids::{GroupId, NodeId, PgEpoch, ReplicaId, SiteId, SlotId, SpaceId, TenantId, ViewId, VolumeId};
 use crate::keys;
@@ -32,7 +33,7 @@ pub(crate) fn apply(out: &mut Overlay<'_>, now: Timestamp, command: &SiteCommand
     let outcome = match command {
         SiteCommand::Init { .. } => return Err(invalid("the site exists").into()),
         SiteCommand::Join(join) => self::join(out, &mut next, join)?,
-        SiteCommand::UpdateNode { replica, addr } => update_node(out, &mut next, *replica, addr)?,
+        SiteCommand::UpdateNode { replica, addr, labels } => update_node(out, &mut next, *replica, addr, labels)?,
         SiteCommand::NodeStatus { changes } => node_status(out, &mut next, changes)?,
         SiteCommand::SetGroup { group, replicas } => set_group(out, &mut next, *group, replicas)?,
         SiteCommand::SetPgs { pgs } => set_pgs(out, &mut next, pgs)?,
@@ -41,6 +42,8 @@ pub(crate) fn apply(out: &mut Overlay<'_>, now: Timestamp, command: &SiteCommand
         }
         SiteCommand::VolumeReady { volume } => volume_ready(out, &mut next, *volume)?,
         SiteCommand::ClientIds { count } => client_ids(&mut next, *count)?,
+        SiteCommand::DrainNode { node, on } => removal::drain(out, &mut next, *node, *on)?,
+        SiteCommand::RemoveNode { node, force } => removal::remove(out, &mut next, *node, *force)?,
     };
     if next != head {
         out.put(keys::site(), codec::encode(&next));
@@ -119,6 +122,8 @@ fn join(out: &mut Overlay<'_>, head: &mut SiteHead, join: &NodeJoin) -> Result<S
         meta: join.meta,
         chunk: join.chunk,
         status: if known.incarnation == join.incarnation { known.status } else { NodeStatus::Up },
+        labels: known.labels.clone(),
+        draining: known.draining,
     };
     if node != *known {
         out.put(keys::site_node(node.id), codec::encode(&node));
@@ -136,7 +141,7 @@ fn add_node(out: &mut Overlay<'_>, head: &mut SiteHead, join: &NodeJoin) -> Node
         addr: join.addr.clone(),
         meta: join.meta,
         chunk: join.chunk,
-        status: NodeStatus::Up,
+        ..Node::default()
     };
     out.put(keys::site_node(id), codec::encode(&node));
     id
@@ -147,13 +152,15 @@ fn update_node(
     head: &mut SiteHead,
     replica: ReplicaId,
     addr: &str,
+    labels: &Labels,
 ) -> Result<SiteOutcome, Fail> {
     let Some(mut node) = records::node(out, replica.node)?.filter(|node| node.incarnation == replica.incarnation)
     else {
         return Err(Refusal::WrongRecipient { why: format!("{replica} is no node of this site") }.into());
     };
-    if node.addr != addr {
+    if node.addr != addr || node.labels != *labels {
         node.addr = addr.to_owned();
+        node.labels = labels.clone();
         out.put(keys::site_node(node.id), codec::encode(&node));
         head.version += 1;
     }
@@ -215,6 +222,8 @@ fn set_pgs(out: &mut Overlay<'_>, head: &mut SiteHead, pgs: &[Pg]) -> Result<Sit
         if nodes.is_empty() || nodes.len() != pg.members.len() || !(1..=MAX_REPLICATION).contains(&pg.factor) {
             return Err(invalid("a placement group has a factor of 1 to 3 and each member once").into());
         }
+        let past = records::past(out, pg.id)?.unwrap_or_else(|| PgPast { pg: pg.id, ..PgPast::default() });
+        out.put(keys::site_past(pg.id), codec::encode(&past.then(pg)));
         out.put(keys::site_pg(pg.id), codec::encode(pg));
         head.version += 1;
     }
@@ -308,6 +317,6 @@ fn few(what: &str, count: usize) -> Result<(), Refusal> {
     Err(Refusal::TooLarge { what: what.to_owned(), size: count as u64, limit: limit as u64 })
 }
 
-fn invalid(why: &str) -> Refusal {
+pub(super) fn invalid(why: &str) -> Refusal {
     Refusal::Invalid { why: why.to_owned() }
 }

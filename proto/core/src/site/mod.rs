@@ -3,6 +3,7 @@
 mod apply;
 pub mod plan;
 pub(crate) mod records;
+mod removal;
 pub mod right;
 
 pub(crate) use apply::apply;
@@ -38,6 +39,8 @@ pub enum SiteCommand {
         replica: ReplicaId,
         /// Its address now, `host:port`.
         addr: String,
+        /// Where its machine stands now.
+        labels: Labels,
     },
     /// Nodes came or went. `Done`.
     NodeStatus {
@@ -79,6 +82,20 @@ pub enum SiteCommand {
         /// How many.
         count: u32,
     },
+    /// A node is to be emptied, or no longer. `Done`.
+    DrainNode {
+        /// Which.
+        node: NodeId,
+        /// Whether it is to be emptied.
+        on: bool,
+    },
+    /// A node is gone for good: the site forgets it. Refused while it holds anything. `Done`.
+    RemoveNode {
+        /// Which.
+        node: NodeId,
+        /// Also where it is away and holds replicas, or placement groups with one copy: those are lost with it.
+        force: bool,
+    },
 }
 
 /// What came of a [`SiteCommand`].
@@ -119,8 +136,19 @@ pub struct NodeJoin {
     pub chunk: bool,
 }
 
+/// Where a node's machine stands: what may fail together with others. An empty label says that it is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// The machine.
+    pub host: String,
+    /// The rack it is in.
+    pub rack: String,
+    /// The zone, room or building.
+    pub zone: String,
+}
+
 /// A node of the site.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// Its id.
     pub id: NodeId,
@@ -134,6 +162,10 @@ pub struct Node {
     pub chunk: bool,
     /// Whether it is there.
     pub status: NodeStatus,
+    /// Where its machine stands.
+    pub labels: Labels,
+    /// Whether it is to be emptied: it gets nothing new, and what it holds moves away.
+    pub draining: bool,
 }
 
 impl Node {
@@ -144,9 +176,10 @@ impl Node {
 }
 
 /// Whether a node is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NodeStatus {
     /// It sends heartbeats.
+    #[default]
     Up,
     /// Its lease ran out without one.
     Away,
@@ -222,8 +255,57 @@ pub enum MemberState {
     Serving,
     /// Not there; writes go on without it.
     Away,
-    /// Was away: takes new chunks, but lacks some that were written meanwhile.
+    /// Was away or is new: takes new chunks, but lacks some that were written before.
     Behind,
+    /// Is to go: takes and acknowledges nothing at this epoch, and is no member any more once it has adopted the epoch.
+    /// What was there before is still there to be read.
+    Leaving,
+}
+
+impl MemberState {
+    /// Whether a chunk is acknowledged only once this member has it too.
+    pub fn is_live(self) -> bool {
+        matches!(self, MemberState::Serving | MemberState::Behind)
+    }
+}
+
+/// What the members of a placement group have seen: whoever plans needs it when all who served are lost. Kept by what
+/// applies [`SiteCommand::SetPgs`], so it can't be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PgPast {
+    /// Which.
+    pub pg: PgId,
+    /// The last epoch at which a chunk can have been acknowledged: there were enough live members.
+    pub took: PgEpoch,
+    /// Of each member that ever served, the last epoch at which it did. Everything acknowledged up to then is there.
+    pub served: Vec<(ReplicaId, PgEpoch)>,
+}
+
+impl PgPast {
+    /// The past with one more epoch.
+    #[must_use]
+    pub fn then(&self, pg: &Pg) -> PgPast {
+        let live = pg.members.iter().filter(|member| member.state.is_live()).count();
+        let served = pg.members.iter().filter_map(|member| match member.state {
+            MemberState::Serving => Some((member.replica, pg.epoch)),
+            _ => Some((member.replica, self.served(member.replica)?)),
+        });
+        PgPast {
+            pg: pg.id,
+            took: if live >= fewest(pg.factor) { pg.epoch } else { self.took },
+            served: served.collect(),
+        }
+    }
+
+    /// The last epoch at which a member served, if it ever did.
+    pub fn served(&self, replica: ReplicaId) -> Option<PgEpoch> {
+        self.served.iter().find(|(of, _)| *of == replica).map(|(_, epoch)| *epoch)
+    }
+}
+
+/// Copies without which no chunk is acknowledged.
+pub fn fewest(factor: u8) -> usize {
+    usize::from(factor.min(2))
 }
 
 /// The whole of it, as nodes and clients hold it: a small site fits into one message.
@@ -243,4 +325,6 @@ pub struct SiteMap {
     pub volumes: Vec<Volume>,
     /// By id.
     pub pgs: Vec<Pg>,
+    /// By id of the placement group.
+    pub pasts: Vec<PgPast>,
 }

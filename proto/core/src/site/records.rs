@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::{Group, Node, Pg, SiteMap, Volume};
+use super::{Group, Node, Pg, PgPast, SiteMap, Volume};
 use crate::codec;
 use crate::codec::wire::Code;
 use crate::ids::{GroupId, NodeId, PgId, SiteId, VolumeId};
@@ -40,6 +40,7 @@ pub fn map(view: &dyn View) -> Result<SiteMap, ViewError> {
         groups: table(view, &keys::site_group(GroupId(0)))?,
         volumes: table(view, &keys::site_volume(VolumeId(0)))?,
         pgs: table(view, &keys::site_pg(PgId(0)))?,
+        pasts: table(view, &keys::site_past(PgId(0)))?,
     })
 }
 
@@ -73,6 +74,14 @@ pub(super) fn volumes(view: &dyn View) -> Result<Vec<Volume>, ViewError> {
 
 pub(super) fn pg(view: &dyn View, id: PgId) -> Result<Option<Pg>, ViewError> {
     get(view, &keys::site_pg(id))
+}
+
+pub(super) fn pgs(view: &dyn View) -> Result<Vec<Pg>, ViewError> {
+    table(view, &keys::site_pg(PgId(0)))
+}
+
+pub(super) fn past(view: &dyn View, id: PgId) -> Result<Option<PgPast>, ViewError> {
+    get(view, &keys::site_past(id))
 }
 
 fn get<T: Code>(view: &dyn View, key: &[u8]) -> Result<Option<T>, ViewError> {

@@ -1,4 +1,9 @@
 //! The right to acknowledge a chunk, as a function of values.
+//!
+//! A member loses its place in one of two ways. Who is silent is called away or taken out after its lease has run out:
+//! what it may still believe, it acknowledges nothing. Who is there is first called leaving, at an epoch at which it has
+//! no right; once it says that it has adopted that epoch, it is taken out. Until it says so, it may acknowledge at the
+//! epoch before, and may be asked to: its place among the members is not gone yet.
 
 use super::{MemberState, Pg, PgMember, SiteMap};
 use crate::broken::{self, Variant};
@@ -31,6 +36,9 @@ pub fn may_acknowledge(map: &SiteMap, server: ReplicaId, held: Held, pg: PgId, e
         None => return no(format!("{server} is no member of placement group {pg}")),
         Some(PgMember { state: MemberState::Away, .. }) => {
             return no(format!("{server} is called away in placement group {pg}"));
+        }
+        Some(PgMember { state: MemberState::Leaving, .. }) => {
+            return no(format!("{server} is leaving placement group {pg}"));
         }
         Some(_) => {}
     }

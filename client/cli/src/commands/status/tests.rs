@@ -18,7 +18,7 @@ fn site() -> (SiteMap, BTreeMap<NodeId, NodeReport>) {
         addr: format!("127.0.0.1:{}", 7398 + 2 * n),
         meta: true,
         chunk: true,
-        status: NodeStatus::Up,
+        ..Node::default()
     });
     let groups = (0..2).map(|id| Group { id: GroupId(id), replicas: (1..=3).map(replica).collect() });
     let members = (1..=3).map(|n| PgMember { replica: replica(n), state: MemberState::Serving }).collect();
@@ -43,6 +43,7 @@ fn site() -> (SiteMap, BTreeMap<NodeId, NodeReport>) {
         groups: groups.collect(),
         volumes: vec![volume],
         pgs: vec![Pg { id: PgId(1), factor: 3, epoch: PgEpoch(1), members }],
+        pasts: vec![],
     };
     let report = |n: u32| {
         let group = |id| GroupReport {
@@ -102,10 +103,27 @@ fn every_thing_that_is_wrong_is_said() {
     assert_eq!(said, "group 0 is still taking in or letting go of members");
     let said = problems(|map, _| map.pgs[0].members[0].state = MemberState::Behind);
     assert_eq!(said, "1 of 1 placement groups for 3 copies are not whole");
+    let said = problems(|map, _| {
+        map.nodes[0].incarnation = Incarnation(99);
+        map.pgs[0].members.truncate(1);
+    });
+    assert!(said.contains("placement group 1: the data of node 1, which had all of it, is lost"), "{said}");
     let said = problems(|map, _| map.pgs.clear());
     assert_eq!(said, "there is no placement yet for 3 copies");
     let said = problems(|map, _| map.volumes[0].ready = false);
     assert_eq!(said, "volume root is still being made");
+}
+
+#[test]
+fn what_moves_is_whole_and_a_drained_node_is_not_missed() {
+    let (mut map, mut reports) = site();
+    map.nodes.push(Node { id: NodeId(4), status: NodeStatus::Away, draining: true, ..map.nodes[0].clone() });
+    reports.remove(&NodeId(4));
+    map.pgs[0].members.push(PgMember { replica: replica(2), state: MemberState::Behind });
+    let status = status(&map, &reports);
+    assert!(status.healthy, "{:?}", status.problems);
+    assert!(text(&status).contains("drained"), "{}", text(&status));
+    assert!(status.placement[0].moving);
 }
 
 #[test]
