@@ -41,6 +41,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod file;
+pub mod fsck;
 mod grpc;
 mod lease;
 mod meta;

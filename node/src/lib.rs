@@ -5,6 +5,7 @@
 
 pub mod chunk;
 pub mod disk;
+pub mod fsck;
 pub mod http;
 pub mod identity;
 pub mod meta;

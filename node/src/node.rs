@@ -14,6 +14,7 @@ use weft_core::site::{NodeJoin, SiteCommand};
 use weft_proto::link;
 
 use crate::chunk::ChunkServer;
+use crate::fsck::FsckService;
 use crate::http;
 use crate::identity::{Bootstrap, Folder, FolderError, Identity};
 use crate::meta::{Groups, MetaService, RaftService};
@@ -156,7 +157,8 @@ impl Node {
             .max_concurrent_streams(MAX_STREAMS)
             .concurrency_limit_per_connection(settings.requests_per_connection)
             .layer(metrics.layer())
-            .add_service(site.clone().server());
+            .add_service(site.clone().server())
+            .add_service(FsckService::new(identity.replica(), groups.clone(), chunk.clone()).server());
         if let Some(groups) = &groups {
             router = router
                 .add_service(MetaService::new(groups.clone()).server())

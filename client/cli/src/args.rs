@@ -15,7 +15,7 @@ Try it:
   weft cluster status                     how the nodes are
 
 Every command tells more with --help.
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted; `weft fsck` has two more.
 WEFT_LOG sets what is logged to standard error: error, warn, info, debug, weft_node=debug.";
 
 /// Weft: one namespace of files over many machines.
@@ -88,6 +88,12 @@ pub(crate) enum Command {
     /// Make directories
     #[command(after_help = "Example:\n  weft mkdir -p /data/2026/11")]
     Mkdir(MkdirArgs),
+    /// Check that everything is there that is promised; changes nothing, safe on a running site
+    ///
+    /// Every group's leader recounts its records, and every chunk that a file names must be held by every server that
+    /// serves its placement group. What looks wrong is asked again before it is told.
+    #[command(after_help = FSCK_EXAMPLES)]
+    Fsck(FsckArgs),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETION_EXAMPLES)]
     Completions {
@@ -152,6 +158,15 @@ Examples:
   weft get /images/new.iso                   into the current folder
   weft get -r /backup/src /tmp               a whole tree
   weft get /backup/src.tar - | tar t         to standard output";
+
+const FSCK_EXAMPLES: &str = "\
+Examples:
+  weft fsck                                  records and lists of chunks: minutes at the most
+  weft fsck --deep --rate 50                 rereads every copy, 50 MiB/s on each server
+  weft fsck --json team | jq .damage         one volume
+
+Exit codes: 0 clean; 3 damage was found; 4 no damage, but copies are lacking or not everything
+could be looked at; 1 the check failed; 2 wrong usage; 130 interrupted.";
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
@@ -372,6 +387,23 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `weft fsck`.
+#[derive(Debug, Args)]
+pub(crate) struct FsckArgs {
+    /// Volumes to check; all if none is named
+    #[arg(value_name = "VOLUME")]
+    pub(crate) volumes: Vec<String>,
+    /// Reread every copy of every chunk, and compare the replicas of the records
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// MiB that each server rereads in a second at the most; by default as many as it can
+    #[arg(long, value_name = "MIB/S", requires = "deep", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) rate: Option<u64>,
+    /// As JSON, with everything that was found
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `weft ls`.

@@ -20,6 +20,10 @@ enum FailureKind {
     Interrupted,
     /// Everything was said already.
     Silent,
+    /// A check found damage, which was told.
+    Damaged,
+    /// A check could not look at everything, which was told.
+    Incomplete,
 }
 
 impl Failure {
@@ -43,6 +47,16 @@ impl Failure {
         Failure { kind: FailureKind::Silent, ..Failure::new("") }
     }
 
+    /// A check found damage, and told it: exit code 3.
+    pub(crate) fn damaged() -> Failure {
+        Failure { kind: FailureKind::Damaged, ..Failure::new("") }
+    }
+
+    /// A check found no damage, but copies are lacking or could not be looked at, as it told: exit code 4.
+    pub(crate) fn incomplete() -> Failure {
+        Failure { kind: FailureKind::Incomplete, ..Failure::new("") }
+    }
+
     /// With what to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
@@ -51,7 +65,10 @@ impl Failure {
 
     /// What went wrong; `None` if that was told already.
     pub(crate) fn what(&self) -> Option<&str> {
-        (self.kind != FailureKind::Silent).then_some(&self.what)
+        match self.kind {
+            FailureKind::Silent | FailureKind::Damaged | FailureKind::Incomplete => None,
+            FailureKind::Failed | FailureKind::Usage | FailureKind::Interrupted => Some(&self.what),
+        }
     }
 
     /// What to do next.
@@ -64,6 +81,8 @@ impl Failure {
         match self.kind {
             FailureKind::Failed | FailureKind::Silent => 1,
             FailureKind::Usage => 2,
+            FailureKind::Damaged => 3,
+            FailureKind::Incomplete => 4,
             FailureKind::Interrupted => 130,
         }
     }

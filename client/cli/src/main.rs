@@ -1,7 +1,7 @@
 //! `weft`: a node, a mount, a client and a whole site for trying out, in one binary.
 //!
 //! `args` says what can be asked, one file under `commands/` does each. Exit codes: 0 done, 1 refused or failed, 2
-//! wrong usage, 130 interrupted by Ctrl-C.
+//! wrong usage, 130 interrupted by Ctrl-C; of a check, 3 damage found, 4 not everything could be looked at.
 
 mod args;
 mod commands;

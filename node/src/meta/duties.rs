@@ -36,6 +36,7 @@ pub(super) async fn persist(node: Weak<Groups>) {
         tokio::time::sleep(PERSIST_EVERY).await;
         let Some(groups) = node.upgrade() else { return };
         for group in groups.all() {
+            group.machine().marks().forget();
             if let Err(error) = group.machine().persist_if_dirty().await {
                 tracing::error!(group = %group.id(), %error, "make records durable");
             }

@@ -272,6 +272,22 @@ impl Group {
         self.machine.read(ask).map_err(|error| Refusal::DiskFailed { why: error.to_string() })
     }
 
+    /// How this replica's records stood at a mark in the log, as soon as it has applied it, but not later than `within`.
+    pub(crate) async fn marked(&self, mark: u64, within: Duration) -> Option<Arc<dyn View + Send + Sync>> {
+        let mut applied = self.watch_applied();
+        let deadline = Instant::now() + within;
+        loop {
+            applied.borrow_and_update();
+            if let Some(view) = self.machine.marks().view(mark) {
+                return Some(view);
+            }
+            match tokio::time::timeout_at(deadline, applied.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return None,
+            }
+        }
+    }
+
     async fn barrier(&self) -> Result<(), Refusal> {
         if !self.leading() {
             return Err(Refusal::NotLeader { group: self.id, leader: self.leader() });

@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use weft_core::broken::{self, Variant};
 use weft_core::codec;
+use weft_core::entry::Command;
 use weft_core::ids::GroupId;
 use weft_core::keys;
 use weft_core::machine;
@@ -21,6 +22,7 @@ use weft_core::namespace::outcome::Outcome;
 use weft_core::refusal::Refusal;
 use weft_core::view::{Changes, Overlay, View, ViewError};
 
+use super::marks::Marks;
 use super::spool::Spool;
 use crate::records::{RecordStore, RecordStores};
 
@@ -43,6 +45,7 @@ pub(crate) struct Machine {
     dirty: AtomicBool,
     /// Index of the last entry applied.
     applied: watch::Sender<u64>,
+    marks: Marks,
 }
 
 impl Machine {
@@ -74,6 +77,7 @@ impl Machine {
             store: RwLock::new(store),
             dirty: AtomicBool::new(false),
             applied: watch::Sender::new(0),
+            marks: Marks::default(),
         };
         Ok((Arc::new(machine), position))
     }
@@ -106,6 +110,7 @@ impl Machine {
         let mut replies = Vec::with_capacity(entries.len());
         let count = entries.len();
         for (at, entry) in entries.into_iter().enumerate() {
+            let mut marked = None;
             replies.push(match entry {
                 None => None,
                 Some(bytes) => {
@@ -114,10 +119,13 @@ impl Machine {
                     })?;
                     let applied = machine::apply(&overlay, self.group, &entry).map_err(failed)?;
                     overlay.absorb(applied.changes);
+                    if let Command::Mark(mark) = entry.command {
+                        marked = Some(mark);
+                    }
                     Some(applied.reply)
                 }
             });
-            if at + 1 == count || overlay.changed() >= BATCH_CHANGES {
+            if at + 1 == count || overlay.changed() >= BATCH_CHANGES || marked.is_some() {
                 let (index, position) = position_after(at + 1);
                 overlay.put(Bytes::from_static(POSITION), position);
                 if broken::is(Variant::PositionFirst)
@@ -130,6 +138,10 @@ impl Machine {
                 // Those who read are shut out for the moment of the write, so that they see whole batches.
                 self.store.write().write(&changes).map_err(failed)?;
                 self.dirty.store(true, Ordering::Release);
+                if let Some(mark) = marked {
+                    // Before it is told that the entry was applied.
+                    self.marks.keep(mark, self.snapshot()?);
+                }
                 self.applied.send_replace(index);
             }
         }
@@ -145,6 +157,11 @@ impl Machine {
     pub(crate) fn read<T>(&self, ask: impl FnOnce(&dyn View) -> T) -> T {
         let store = self.store.read();
         ask(&**store)
+    }
+
+    /// How the records stood at marks.
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     fn live(&self) -> Arc<dyn RecordStore> {

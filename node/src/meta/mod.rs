@@ -14,6 +14,7 @@ mod history;
 mod leases;
 pub mod log;
 mod machine;
+mod marks;
 mod raft;
 mod reads;
 mod replicas;

@@ -107,4 +107,7 @@ pub enum Command {
     Step(Step),
     /// Lets later entries use what this level added. Never lowers it.
     RaiseFeatureLevel(u32),
+    /// Changes nothing: every replica keeps for a while how its records stand here, so that they can be compared. The
+    /// number tells one mark from another. `Done`.
+    Mark(u64),
 }

@@ -224,6 +224,11 @@ pub(crate) fn chunks() -> (Bytes, Bytes) {
     prefixed(&[CHUNKS])
 }
 
+/// All chunks of a space that are named.
+pub(crate) fn chunks_of(space: SpaceId) -> (Bytes, Bytes) {
+    prefixed(&Key::of(CHUNKS).u64(space.0).done())
+}
+
 /// A chunk that is named no more.
 pub(crate) fn freed(space: SpaceId, chunk: ChunkId) -> Bytes {
     Key::of(FREED).u64(space.0).u64(chunk.client.0).u64(chunk.counter).done()

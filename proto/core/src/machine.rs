@@ -104,6 +104,7 @@ fn apply_own<'a>(
             volume::set_quota(&mut out, *volume, *max_bytes, *max_inodes)
         }
         Command::RaiseFeatureLevel(level) => raise(&mut out, *level),
+        Command::Mark(_) => Ok(Outcome::Done),
         Command::Revoke { volume, dir, client } => lease::revoke(&mut out, *volume, *dir, *client),
         Command::Step(Step::ForgetFreed { space, chunks }) => step::forget(&mut out, *space, chunks),
         Command::Step(Step::ReapOrphan { volume, ino }) => {
@@ -352,6 +353,44 @@ pub fn chunk_state(view: &dyn View, space: SpaceId, chunk: ChunkId) -> Result<Ch
         Err(_) => ChunkState::Unknown,
         Ok(()) => ChunkState::Open,
     })
+}
+
+/// A chunk that extent records name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedChunk {
+    /// Which.
+    pub chunk: ChunkId,
+    /// Where its replicas are.
+    pub pg: PgId,
+    /// Its bytes.
+    pub len: u32,
+}
+
+/// Named chunks of a space behind `after` in key order, at most `limit`.
+///
+/// # Errors
+/// The store failed.
+pub fn named_chunks(
+    view: &dyn View,
+    space: SpaceId,
+    after: Option<ChunkId>,
+    limit: usize,
+) -> Result<Vec<NamedChunk>, ViewError> {
+    let (mut from, to) = keys::chunks_of(space);
+    if let Some(after) = after {
+        from = [&keys::chunk(space, after)[..], &[0]].concat().into();
+    }
+    let mut found = Vec::new();
+    records::scan(view, (from, to), |key, value| {
+        if found.len() >= limit {
+            return Ok(ControlFlow::Break(()));
+        }
+        let (_, chunk) = keys::space_chunk(key).map_err(|err| damaged(key, &err))?;
+        let ChunkRef { pg, len, .. } = codec::decode(value).map_err(|err| damaged(key, &err))?;
+        found.push(NamedChunk { chunk, pg, len });
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
 }
 
 /// A chunk that is named no more.

@@ -3,6 +3,7 @@
 mod cat;
 mod cluster;
 pub(crate) mod completions;
+mod fsck;
 mod get;
 mod ls;
 mod mkdir;
@@ -56,6 +57,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(args) => get::run(&connect, args).await,
         Command::Rm(args) => until_interrupted(rm::run(&connect, args)).await,
         Command::Mkdir(args) => until_interrupted(mkdir::run(&connect, args)).await,
+        Command::Fsck(args) => until_interrupted(fsck::run(&connect, args)).await,
         // Answered before there was a runtime.
         Command::Completions { shell } => completions::run(shell),
     }

@@ -95,6 +95,7 @@ code_enum!(Command {
     7 => RaiseFeatureLevel(level),
     8 => SetQuota { volume, max_bytes, max_inodes },
     9 => Revoke { volume, dir, client },
+    50 => Mark(mark),
 });
 code_struct!(AttachVolume { volume, space, slot, mode, uid, gid });
 code_enum!(Step {

@@ -3,6 +3,7 @@
 //! [`crate::machine::apply`] is the only door for change; one file per operation under `ops/`. [`query`] answers
 //! questions. Nothing here keeps state: everything is in the records of the view.
 
+pub mod audit;
 pub(crate) mod fail;
 pub mod inode;
 pub mod lease;
@@ -13,6 +14,7 @@ pub mod outcome;
 pub mod query;
 pub(crate) mod records;
 pub mod recount;
+pub mod search;
 pub(crate) mod session;
 pub mod step;
 pub(crate) mod tx;

@@ -4,5 +4,6 @@ mod bounds;
 mod group;
 mod leases;
 mod posix;
+mod search;
 mod sessions;
 mod spaces;

@@ -1,5 +1,6 @@
 //! The namespace against a plain tree that is fed the same entries in the same order.
 
+mod audit;
 mod compare;
 mod tree;
 
