@@ -6,3 +6,4 @@ pub mod linearizable;
 pub mod namespace;
 pub mod readable;
 pub mod replicas;
+pub mod whole;
