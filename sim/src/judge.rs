@@ -10,7 +10,7 @@ use crate::workload::Shared;
 /// Simulated time the fabric has to be whole again after the last fault.
 pub const RECOVERY: Duration = Duration::from_secs(60);
 /// Simulated time for the judges.
-pub const JUDGEMENT: Duration = Duration::from_secs(180);
+pub const JUDGEMENT: Duration = Duration::from_secs(280);
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -48,6 +48,7 @@ pub async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<Nod
 
 /// What nodes have in common is the same on all of them.
 async fn agree(nodes: &[NodeState]) -> Result<(), Violation> {
+    laws::whole::check(nodes).await?;
     laws::replicas::check(nodes).await?;
     laws::copies::check(nodes).await?;
     laws::fsck::check(nodes).await

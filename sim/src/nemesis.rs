@@ -52,13 +52,17 @@ pub enum Kind {
     Rot,
     /// A folder is lost.
     Wipe,
+    /// A node goes, and is not back before all else is mended.
+    Die,
+    /// A node is to be emptied, or no longer.
+    Drain,
     /// A leader hands over.
     HandOver,
     /// A clock jumps.
     Clock,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 17] = [
     Kind::Partition,
     Kind::OneWay,
     Kind::Isolate,
@@ -72,6 +76,8 @@ const KINDS: [Kind; 15] = [
     Kind::FullDisk,
     Kind::Rot,
     Kind::Wipe,
+    Kind::Die,
+    Kind::Drain,
     Kind::HandOver,
     Kind::Clock,
 ];
@@ -180,6 +186,7 @@ impl Nemesis {
             faults.stalls += hurt.stalled;
             faults.flipped_bits += hurt.flipped;
             faults.handed_over += node.handed_over.load(Ordering::Relaxed);
+            faults.drains += node.drains.load(Ordering::Relaxed);
             faults.restarts += node.restarts.load(Ordering::Relaxed);
         }
     }
@@ -263,6 +270,8 @@ impl Nemesis {
                 }
             }
             Kind::Wipe => self.wipe(sim, now, a),
+            Kind::Die => self.die(sim, a),
+            Kind::Drain => self.drain(a),
             Kind::HandOver => {
                 let group = GroupId(self.rng.random_range(0..=GROUPS));
                 let order = Order::HandOver { group, to: NodeId(self.rng.random_range(1..=FIRST as u32)) };
@@ -473,6 +482,35 @@ impl Nemesis {
         sim.crash(host(node));
         self.nodes[node].wipe();
         self.ails[node].down = Some(back);
+    }
+
+    /// A node goes for so long that others must take its place: when everything is whole, and enough others are left.
+    fn die(&mut self, sim: &mut Sim<'_>, node: usize) {
+        let all_well = self.ails.iter().all(|ails| ails.down.is_none() && ails.suspended.is_none() && !ails.tainted);
+        if !all_well || self.cut_off || self.late.is_some() || self.not_whole().is_some() {
+            return;
+        }
+        tracing::info!(node, "nemesis: a node dies");
+        self.faults.deaths += 1;
+        self.crash_now(sim, node);
+        self.ails[node].down = Some(self.until);
+    }
+
+    /// One node at a time is emptied; what was ordered last stays so.
+    fn drain(&mut self, node: usize) {
+        let map = self.map();
+        let order = match map.nodes.iter().find(|known| known.draining) {
+            Some(known) => Order::Drain { node: known.id, on: false },
+            None => match map.nodes.iter().find(|known| is_at(known, node)) {
+                Some(known) => Order::Drain { node: known.id, on: true },
+                None => return,
+            },
+        };
+        tracing::info!(?order, "nemesis: a node is to be emptied, or no longer");
+        self.nodes.iter().for_each(|node| {
+            // Those that do not run hear of nothing.
+            node.order(order);
+        });
     }
 
     /// The site as whoever is ahead has it.

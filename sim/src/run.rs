@@ -66,6 +66,10 @@ counters! {
         lost_indexes,
         /// Folders lost.
         wipes,
+        /// Nodes that went and were not back before the end.
+        deaths,
+        /// Orders to empty a node, or no longer.
+        drains,
         /// Nodes that joined while others were at work.
         late_joins,
         /// Nodes that ended by themselves, or did not start, and were started again.

@@ -14,6 +14,9 @@ pub const GROUPS: u32 = 2;
 /// The first nodes hold metadata in every site: clients and joining nodes know them.
 pub const FIRST: usize = 3;
 
+/// Silence after which a node is replaced: short enough that it happens, also to those that come back.
+const REPAIR_AFTER_S: u64 = 6;
+
 /// The shape of a simulated site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
@@ -81,6 +84,7 @@ impl Site {
             chunk: self.is_chunk(node),
             ..Settings::default()
         };
+        settings.repair_after_s = REPAIR_AFTER_S;
         settings.chunks.segment_mib = self.segment_mib;
         (settings.raft.snapshot_every, settings.raft.keep_logs) = self.snapshots;
         settings

@@ -37,6 +37,8 @@ pub struct NodeState {
     pub restarts: Arc<AtomicU64>,
     /// How often it handed the lead of a group to another node.
     pub handed_over: Arc<AtomicU64>,
+    /// How often, leading the system group, it was told to have a node emptied, or no longer.
+    pub drains: Arc<AtomicU64>,
     running: Arc<Mutex<Option<Running>>>,
 }
 
@@ -56,6 +58,13 @@ pub enum Order {
         group: GroupId,
         /// To whom.
         to: NodeId,
+    },
+    /// If it leads the system group: have a node emptied, or no longer.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// Whether it is to be emptied.
+        on: bool,
     },
 }
 
@@ -80,6 +89,7 @@ impl NodeState {
             joins: Arc::default(),
             restarts: Arc::default(),
             handed_over: Arc::default(),
+            drains: Arc::default(),
             running: Arc::default(),
         }
     }

@@ -9,6 +9,9 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weft_client::ClientParts;
+use weft_core::entry::Command;
+use weft_core::ids::GroupId;
+use weft_core::site::SiteCommand;
 use weft_node::node::Node;
 use weft_node::parts::{Dice, Parts};
 use weft_node::site::setup;
@@ -124,6 +127,15 @@ async fn life(site: &Site, node: usize, state: &NodeState, parts: &Parts) -> Out
                     let led = running.groups().and_then(|groups| groups.group(group)).filter(|group| group.leading());
                     if let Some(group) = led && group.transfer_lead(to).await.is_ok() {
                         state.handed_over.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Order::Drain { node, on } => {
+                    let system = running.groups().and_then(|groups| groups.group(GroupId::SYSTEM));
+                    let command = Command::Site(SiteCommand::DrainNode { node, on });
+                    if let Some(group) = system.filter(|group| group.leading())
+                        && group.propose(None, command).await.is_ok()
+                    {
+                        state.drains.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             },

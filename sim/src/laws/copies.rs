@@ -62,7 +62,7 @@ async fn compare(nodes: &[NodeState]) -> Result<(), String> {
                 }
             }
         }
-        for (key, len) in chunks.into_iter().filter(|(key, _)| is_named(nodes, *key)) {
+        for (key, len) in chunks.into_iter().filter(|(key, _)| is_named(nodes, &map, *key)) {
             for (node, server) in servers.iter().filter(|(node, _)| nodes[*node].disk.hurt().flipped == 0) {
                 let read = read(server, key, len).await;
                 read.map_err(|refusal| format!("chunk {} of {} on node {node}: {refusal}", key.chunk, pg.id))?;
@@ -87,9 +87,16 @@ fn servers(nodes: &[NodeState], map: &SiteMap, pg: &Pg) -> Result<Vec<(usize, Ar
     serving.map(|member| find(member.replica).ok_or_else(|| format!("{} does not run", member.replica))).collect()
 }
 
-fn is_named(nodes: &[NodeState], key: ChunkKey) -> bool {
+fn is_named(nodes: &[NodeState], map: &SiteMap, key: ChunkKey) -> bool {
     [GroupId(1), GroupId(2)].into_iter().any(|group| {
-        let store = nodes.iter().find_map(|node| node.records.group(group));
+        // Whoever is no member any more has records of former times.
+        let member = |node: usize| {
+            let replicas = map.groups.iter().filter(|of| of.id == group).flat_map(|of| &of.replicas);
+            let mut at = replicas.filter_map(|replica| map.nodes.iter().find(|known| known.replica() == *replica));
+            at.any(|known| known.addr.starts_with(&format!("{}:", host(node))))
+        };
+        let mut members = (0..nodes.len()).filter(|node| member(*node));
+        let store = members.find_map(|node| nodes[node].records.group(group));
         let state = store.and_then(|store| machine::chunk_state(&*store, key.space, key.chunk).ok());
         matches!(state, Some(ChunkState::Named { .. }))
     })

@@ -7,3 +7,4 @@ pub mod linearizable;
 pub mod namespace;
 pub mod readable;
 pub mod replicas;
+pub mod whole;

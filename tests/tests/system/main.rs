@@ -5,5 +5,6 @@ mod full_disks;
 mod kills;
 mod node_down;
 mod parallel;
+mod place;
 mod tree;
 mod two_mounts;

@@ -55,10 +55,10 @@ impl World<'_> {
             let live: Vec<ReplicaId> = found
                 .members
                 .iter()
-                .filter(|member| member.state != MemberState::Away && member.replica != process.replica)
+                .filter(|member| member.state.is_live() && member.replica != process.replica)
                 .map(|member| member.replica)
                 .collect();
-            if 1 + live.len() < usize::from(found.factor.min(2)) {
+            if 1 + live.len() < site::fewest(found.factor) {
                 self.tally.count("too_few");
                 self.puts.remove(&chunk);
                 return;

@@ -15,7 +15,7 @@ impl World<'_> {
             0 => self.rng.random_range(50..1_500),
             _ => self.rng.random_range(1_500..12_000),
         };
-        match self.rng.random_range(0..20u32) {
+        match self.rng.random_range(0..24u32) {
             0..=4 => {
                 self.tally.count("cut_off");
                 self.processes[at].cut = true;
@@ -49,6 +49,20 @@ impl World<'_> {
                 let addr = self.processes[at].addr.clone();
                 self.new_process(Some(addr));
             }
+            17..=18 => {
+                self.drain(at);
+                return Ok(());
+            }
+            19 if self.others_stay(at) && self.processes[at].replica.node.0 > 0 => {
+                self.tally.count("deaths");
+                self.lose_folder(at)?;
+                self.processes[at].dead = true;
+                return Ok(());
+            }
+            20 => {
+                self.remove();
+                return Ok(());
+            }
             _ => {
                 let (back, all) = (self.rng.random_range(0..self.maps.len().max(1)), self.maps.len());
                 if let Some(map) = self.maps.get(all.saturating_sub(1 + back)).cloned() {
@@ -59,6 +73,38 @@ impl World<'_> {
         }
         self.at(until, Event::Repair(at));
         Ok(())
+    }
+
+    /// An operator has a node emptied, or no longer.
+    fn drain(&mut self, at: usize) {
+        let node = self.processes[at].replica.node;
+        let Some(known) = self.map.nodes.iter().find(|known| known.id == node) else { return };
+        let on = !known.draining;
+        self.tally.count(if on { "drains" } else { "undrains" });
+        self.order(SiteCommand::DrainNode { node, on });
+    }
+
+    /// An operator has the site forget a node that is dead.
+    fn remove(&mut self) {
+        let dead = |node: ReplicaId| self.processes.iter().any(|process| process.replica == node && process.dead);
+        let gone: Vec<NodeId> = self.map.nodes.iter().filter(|node| dead(node.replica())).map(|node| node.id).collect();
+        let Some(node) = gone.choose(&mut self.rng).copied() else { return };
+        let command = SiteCommand::RemoveNode { node, force: self.rng.random_range(0..3u32) > 0 };
+        let Some(leader) = self.leader.filter(|leader| self.reachable(*leader)) else { return };
+        let leading = &mut self.processes[leader];
+        let (now, map) = (leading.clock(self.now), leading.map.clone());
+        if leading.leads == Some(self.term) && leading.beats.condemn(now, &map, &command) {
+            self.tally.count("removals");
+            self.order(command);
+        }
+    }
+
+    fn order(&mut self, command: SiteCommand) {
+        if self.leader.is_none_or(|leader| !self.reachable(leader)) {
+            return;
+        }
+        self.next += 1;
+        self.proposals.push_back(Proposal { id: self.next, term: self.term, command, waiter: Waiter::Nobody });
     }
 
     /// A process that ends leads nothing when it is back.

@@ -69,6 +69,13 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Nodes that may hold placement groups.
+    fn able(&self) -> Vec<ReplicaId> {
+        let lives = |replica| self.processes.iter().any(|process| process.replica == replica && process.alive);
+        let nodes = self.map.nodes.iter().filter(|node| !node.draining && lives(node.replica()));
+        nodes.map(site::Node::replica).collect()
+    }
+
     /// Nothing has broken for a while: everybody serves, nothing is left to change, and every placement group that can
     /// take chunks does.
     pub(super) fn finish(&mut self) -> Result<(), Violation> {
@@ -80,22 +87,28 @@ impl World<'_> {
                 alive && knows(&self.map, replica)
             };
             let members = pg.members.iter();
+            let able = self.able();
             let serving = members.clone().filter(|member| member.state == MemberState::Serving);
             if !serving.clone().any(|member| current(member.replica)) {
                 // Whoever had everything lost its folder: what is left of it waits for a decision of people.
                 self.tally.count("lost_groups");
                 continue;
             }
-            let stuck = members.clone().find(|member| current(member.replica) && member.state != MemberState::Serving);
+            let goes = |replica: ReplicaId| !able.contains(&replica);
+            let enough = able.len() >= usize::from(pg.factor);
+            if enough && (members.len() != usize::from(pg.factor) || members.clone().any(|m| goes(m.replica))) {
+                return Err(broken("placement heals", format!("{pg:?} with {able:?} to choose from")));
+            }
+            let stuck = members.clone().find(|member| !goes(member.replica) && member.state != MemberState::Serving);
             if let Some(stuck) = stuck {
                 let process = self.processes.iter().find(|process| process.replica == stuck.replica);
                 let progress = process.and_then(|process| process.catch_up.get(&pg.id));
                 let what = format!("{stuck:?} of {pg:?} does not serve, and is at {progress:?}");
                 return Err(broken("everybody serves again", what));
             }
-            let gone = members.clone().any(|member| !current(member.replica) && member.state != MemberState::Away);
-            let live = members.filter(|member| member.state != MemberState::Away).count();
-            if gone || live < usize::from(pg.factor.min(2)) {
+            let gone = members.clone().any(|member| !current(member.replica) && member.state.is_live());
+            let live = members.filter(|member| member.state.is_live()).count();
+            if gone || live < site::fewest(pg.factor) {
                 self.tally.count("short_groups");
                 continue;
             }
@@ -112,7 +125,8 @@ impl World<'_> {
         if let Some(waits) = waits {
             return Err(broken("who asks may join", format!("{} at {}", waits.replica, waits.addr)));
         }
-        let away = self.map.nodes.iter().find(|node| node.status != NodeStatus::Up);
+        let dead = |node: ReplicaId| self.processes.iter().any(|process| process.replica == node && process.dead);
+        let away = self.map.nodes.iter().find(|node| node.status != NodeStatus::Up && !dead(node.replica()));
         if let Some(away) = away {
             return Err(broken("everybody serves again", format!("{away:?}")));
         }

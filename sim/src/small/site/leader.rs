@@ -143,7 +143,7 @@ impl World<'_> {
                     process.offer(&map);
                 }
             }
-            Waiter::Duty(_) | Waiter::Join(_) => {}
+            Waiter::Duty(_) | Waiter::Join(_) | Waiter::Nobody => {}
         }
         Ok(())
     }
@@ -165,8 +165,8 @@ impl World<'_> {
         let leading = &self.processes[leader];
         let there =
             leading.map.nodes.iter().find(|node| node.addr == join.addr && node.incarnation != join.incarnation);
-        let free =
-            there.is_none_or(|there| leading.beats.heard(leading.clock(self.now), there.replica()) == Heard::Silent);
+        let heard = |there: &site::Node| leading.beats.heard(leading.clock(self.now), there.replica());
+        let free = there.is_none_or(|there| matches!(heard(there), Heard::Silent(_)));
         if free {
             self.tally.count("joins");
             self.next += 1;

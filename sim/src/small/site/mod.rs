@@ -1,6 +1,6 @@
 //! A site's decisions: the planner, the leader's view of heartbeats, leases and the right to acknowledge, under nodes
-//! that fall silent, stop and go on, lose their folders, come back and catch up, and under leaders that change in the
-//! midst of it. Disks and networks are sets and delays here; what decides is the code that ships.
+//! that fall silent, stop and go on, lose their folders, come back and catch up, die for good, are emptied and
+//! forgotten, and under leaders that change in the midst of it. Disks and networks are sets and delays here; what decides is the code that ships.
 //!
 //! Judged by: who serves a placement group has every chunk that was acknowledged for it; nobody acknowledges who is not
 //! a member that counts; epochs rise one by one; and once nothing breaks any more, everybody serves again.
@@ -25,7 +25,7 @@ use weft_core::entry::{Command, Entry};
 use weft_core::ids::{GroupId, Incarnation, NodeId, PgEpoch, PgId, ReplicaId, SiteId};
 use weft_core::machine;
 use weft_core::namespace::outcome::Outcome;
-use weft_core::site::plan::{Presence, Report, Seen, plan};
+use weft_core::site::plan::{Seen, plan};
 use weft_core::site::{self, MemberState, NodeJoin, NodeStatus, Pg, SiteCommand, SiteMap, SiteOutcome};
 use weft_core::time::Timestamp;
 use weft_node::site::beats::Heard;
@@ -38,7 +38,9 @@ use crate::run::Violation;
 
 /// Simulated milliseconds with faults, and without any after them.
 const BUSY: u64 = 60_000;
-const CALM: u64 = 45_000;
+const CALM: u64 = 240_000;
+/// Silence after which others take a node's place.
+const REPAIR_AFTER: u64 = 6_000;
 /// Times between two of the same kind, in milliseconds.
 const BEAT: u64 = 700;
 const LOOK: u64 = 200;
@@ -65,6 +67,8 @@ struct Put {
 enum Waiter {
     Duty(Who),
     Join(Who),
+    /// An operator, who sees for himself.
+    Nobody,
 }
 
 struct Proposal {
@@ -409,10 +413,7 @@ fn knows(map: &SiteMap, replica: ReplicaId) -> bool {
 
 /// What the planner needs to know of who was heard of.
 fn seen(leader: &Process, map: &SiteMap, now: Instant) -> Seen {
-    let presence = |replica: ReplicaId| match leader.beats.heard(now, replica) {
-        Heard::Alive(beat) => Presence::Alive(Report { full: beat.full, complete: beat.complete }),
-        Heard::Silent => Presence::Silent,
-        Heard::Unsure => Presence::Unsure,
-    };
-    Seen { nodes: map.nodes.iter().map(|node| (node.id, presence(node.replica()))).collect() }
+    let presence = |replica: ReplicaId| leader.beats.heard(now, replica).presence();
+    let nodes = map.nodes.iter().map(|node| (node.id, presence(node.replica()))).collect();
+    Seen { nodes, repair_after_ms: REPAIR_AFTER }
 }

@@ -37,6 +37,8 @@ pub(super) struct Process {
     pub(super) addr: String,
     /// Its folder is gone, and it will not be back.
     pub(super) wiped: bool,
+    /// Nor is there another in its place.
+    pub(super) dead: bool,
     pub(super) alive: bool,
     /// Rises at every start: what was under way before is nobody's any more.
     pub(super) boot: u64,
@@ -63,6 +65,7 @@ impl Process {
             replica,
             addr,
             wiped: false,
+            dead: false,
             alive: true,
             boot: 0,
             cut: false,
@@ -123,14 +126,17 @@ impl Process {
     }
 
     pub(super) fn beat(&self) -> Beat {
-        let complete = |pg: &&Pg| self.catch_up.get(&pg.id).is_some_and(|p| p.complete && p.epoch == pg.epoch);
-        let behind = self.map.pgs.iter().filter(|pg| self.state(pg) == Some(MemberState::Behind));
+        let caught_up = |pg: &Pg| self.catch_up.get(&pg.id).is_some_and(|p| p.complete && p.epoch == pg.epoch);
+        let done = |pg: &&Pg| match self.state(pg) {
+            Some(MemberState::Behind) => caught_up(pg),
+            state => state == Some(MemberState::Leaving),
+        };
         Beat {
             addr: self.addr.clone(),
             full: self.full,
-            complete: behind.filter(complete).map(|pg| (pg.id, pg.epoch)).collect(),
-            attached: Vec::new(),
+            complete: self.map.pgs.iter().filter(done).map(|pg| (pg.id, pg.epoch)).collect(),
             adopted: self.map.version,
+            ..Beat::default()
         }
     }
 
