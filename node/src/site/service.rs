@@ -9,7 +9,7 @@ use weft_core::codec;
 use weft_core::ids::{Incarnation, NodeId, PgEpoch, PgId, ReplicaId, VolumeId};
 use weft_core::limits::MAX_NAME;
 use weft_core::refusal::Refusal;
-use weft_core::site::{NodeJoin, SiteMap};
+use weft_core::site::{NodeJoin, SiteCommand, SiteMap};
 use weft_proto::convert::{Envelope, parse_envelope};
 use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb;
@@ -51,7 +51,15 @@ macro_rules! enveloped {
         })*
     };
 }
-enveloped!(MapRequest, JoinRequest, HeartbeatRequest, CreateVolumeRequest, ClientIdsRequest, NodeStatusRequest);
+enveloped!(
+    MapRequest,
+    JoinRequest,
+    HeartbeatRequest,
+    CreateVolumeRequest,
+    DeleteVolumeRequest,
+    ClientIdsRequest,
+    NodeStatusRequest
+);
 
 /// How the leader answers.
 type Here<Q, A> = for<'a> fn(&'a Lead, &'a Group, Envelope, Q) -> BoxFuture<'a, Result<A, Refusal>>;
@@ -133,6 +141,16 @@ impl Site for SiteService {
         .await
     }
 
+    async fn delete_volume(
+        &self,
+        request: Request<pb::DeleteVolumeRequest>,
+    ) -> Result<Response<pb::DeleteVolumeReply>, Status> {
+        self.at_leader(request, delete_volume, |mut to, request| {
+            Box::pin(async move { to.delete_volume(request).await })
+        })
+        .await
+    }
+
     async fn client_ids(&self, request: Request<pb::ClientIdsRequest>) -> Result<Response<pb::ClientIdsReply>, Status> {
         self.at_leader(request, client_ids, |mut to, request| Box::pin(async move { to.client_ids(request).await }))
             .await
@@ -187,6 +205,7 @@ fn heartbeat<'a>(
             full: request.full,
             complete: request.complete.into_iter().map(PgId).zip(epochs).collect(),
             attached: request.attached.into_iter().map(VolumeId).collect(),
+            dropped: request.dropped.into_iter().map(VolumeId).collect(),
             adopted: request.adopted_map,
         };
         let granted = lead.heartbeat(group, from, beat).await?;
@@ -212,6 +231,18 @@ fn create_volume<'a>(
             slot: volume.slot.0,
             group: volume.group.0,
         })
+    })
+}
+
+fn delete_volume<'a>(
+    lead: &'a Lead,
+    group: &'a Group,
+    _: Envelope,
+    request: pb::DeleteVolumeRequest,
+) -> BoxFuture<'a, Result<pb::DeleteVolumeReply, Refusal>> {
+    Box::pin(async move {
+        lead.propose(group, SiteCommand::DeleteVolume { volume: VolumeId(request.volume) }).await?;
+        Ok(pb::DeleteVolumeReply {})
     })
 }
 

@@ -16,6 +16,8 @@ code_enum!(SiteCommand {
     7 => CreateVolume { name, replication, token, tenant },
     8 => VolumeReady { volume },
     9 => ClientIds { count },
+    50 => DeleteVolume { volume },
+    51 => VolumeGone { volume },
 });
 code_enum!(SiteOutcome {
     1 => Done,
@@ -27,7 +29,7 @@ code_struct!(NodeJoin { incarnation, addr, meta, chunk });
 code_struct!(Node { id, incarnation, addr, meta, chunk, status });
 code_enum!(NodeStatus { 1 => Up, 2 => Away, 3 => Full });
 code_struct!(Group { id, replicas });
-code_struct!(Volume { id, name, space, group, slot, view, replication, tenant, created, ready, token });
+code_struct!(Volume { id, name, space, group, slot, view, replication, tenant, created, ready, token, deleting });
 code_struct!(Pg { id, factor, epoch, members });
 code_struct!(PgMember { replica, state });
 code_enum!(MemberState { 1 => Serving, 2 => Away, 3 => Behind });

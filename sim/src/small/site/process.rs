@@ -130,6 +130,7 @@ impl Process {
             full: self.full,
             complete: behind.filter(complete).map(|pg| (pg.id, pg.epoch)).collect(),
             attached: Vec::new(),
+            dropped: Vec::new(),
             adopted: self.map.version,
         }
     }
