@@ -151,9 +151,10 @@ impl Client {
         Ok(volume)
     }
 
-    /// Deletes a volume with everything in it, at once and for ever. Its name is free when this returns; its records and
-    /// chunks are removed in the background, and until then the site lists it as being deleted. A junction to it at
-    /// `/NAME` goes too; one elsewhere leads nowhere. Who has files of it open gets errors.
+    /// Deletes a volume with everything in it, for ever. Its name is free when this returns; a moment later its group
+    /// knows it no more, and who has files of it open gets errors. Its records and chunks are removed in the background,
+    /// and until then the site lists it as being deleted. A junction to it at `/NAME` goes too; one elsewhere leads
+    /// nowhere.
     ///
     /// # Errors
     /// There is no such volume, or it is the root volume.

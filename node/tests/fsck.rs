@@ -134,13 +134,14 @@ async fn what_somebody_did_to_a_site_is_found_and_named() {
     assert!(refused.is_err(), "the root volume stays");
     client.delete_volume("team").await.expect("delete a volume");
     assert!(client.volume("team").await.is_err() && client.resolve(&cred, b"/team").await.is_err());
-    open.write_at(0, content("more")).await.expect("write");
-    assert!(open.flush().await.is_err(), "the file is no more");
     let since = Instant::now();
     while client.volumes().await.expect("volumes").iter().any(|volume| volume.id == team.id()) {
         assert!(since.elapsed() < PATIENCE, "the volume is still there");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    open.write_at(0, content("more")).await.expect("write");
+    let refused = open.flush().await.expect_err("the file is no more");
+    assert!(refused.refusal().is_some(), "{refused}");
     assert!(client.delete_volume("team").await.is_err(), "there is none");
     let report = check(&client, true).await;
     assert_eq!((report.verdict(), report.chunks), (Verdict::Clean, 3), "{report:?}");
@@ -217,7 +218,7 @@ async fn what_somebody_did_to_a_site_is_found_and_named() {
     let report = client.fsck(&options, &|_| ()).await.expect("a check");
     let told = report.unseen.iter().any(|what| what.contains(&format!("node {third_node}")));
     assert!(told || report.degraded.iter().any(|pg| pg.lacking.contains(&third_node)), "{report:?}");
-    client.close().await.expect("close");
+    assert!(client.close().await.is_err(), "what was written to a file that is no more");
     for machine in [first, second] {
         machine.node.shutdown().await;
     }
