@@ -8,9 +8,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use weft_core::entry::Cred;
-use weft_core::ids::{NodeId, VolumeId};
+use weft_core::ids::{Ino, NodeId, VolumeId};
+use weft_core::name::Name;
 use weft_core::namespace::inode::SlotRef;
-use weft_core::namespace::query::{Answer, Query};
+use weft_core::namespace::query::{Answer, Found, Query};
 use weft_core::refusal::Refusal;
 use weft_core::site::{self, SiteMap};
 
@@ -22,7 +23,7 @@ use crate::grpc::Grpc;
 use crate::lease::{LeaseStats, Leases};
 use crate::options::ConnectOptions;
 use crate::parts::ClientParts;
-use crate::servers::{NewVolume, Servers};
+use crate::servers::{Call, NewVolume, Servers};
 use crate::session::Sessions;
 use crate::status::NodeReport;
 use crate::topology::Topology;
@@ -150,12 +151,39 @@ impl Client {
         Ok(volume)
     }
 
+    /// Deletes a volume with everything in it, for ever. Its name is free when this returns; a moment later its group
+    /// knows it no more, and who has files of it open gets errors. Its records and chunks are removed in the background,
+    /// and until then the site lists it as being deleted. A junction to it at `/NAME` goes too; one elsewhere leads
+    /// nowhere.
+    ///
+    /// # Errors
+    /// There is no such volume, or it is the root volume.
+    pub async fn delete_volume(&self, name: &str) -> Result<()> {
+        if name == site::ROOT_VOLUME {
+            return Err(Error::Refused(Refusal::Invalid { why: "the root volume is not deleted".into() }));
+        }
+        let volume = self.volume(name).await?;
+        let slot = SlotRef { space: volume.info.space, slot: volume.info.slot };
+        if let Ok(name) = Name::parse(name.as_bytes().to_vec()) {
+            let (root, cred) = (self.volume(site::ROOT_VOLUME).await?, Cred::root());
+            match root.lookup(&cred, Ino::ROOT, name.clone()).await {
+                Ok(Found::Junction(leads)) if leads == slot => root.remove_junction(&cred, Ino::ROOT, name).await?,
+                Ok(_) | Err(Error::Refused(Refusal::NoEntry)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let id = volume.id();
+        self.shared.at_site(async |addr, call| self.shared.servers.delete_volume(addr, call, id).await).await?;
+        self.shared.slots.lock().remove(&slot);
+        self.refresh_map().await.map(drop)
+    }
+
     /// The volume of a name.
     ///
     /// # Errors
     /// There is none (ENOENT).
     pub async fn volume(&self, name: &str) -> Result<Volume> {
-        self.find_volume(|volume| volume.name == name, name).await
+        self.find_volume(|volume| volume.name == name && !volume.deleting, name).await
     }
 
     /// The volume of an id.
@@ -272,13 +300,18 @@ impl Client {
 impl Shared {
     /// Asks for a volume until the outcome is known; the token makes it one volume however often it is asked for.
     async fn create_volume(&self, new: NewVolume) -> Result<VolumeId> {
+        self.at_site(async |addr, call| self.servers.create_volume(addr, call, new.clone()).await).await
+    }
+
+    /// Asks one node after another until the outcome is known. Asking again must do no harm.
+    async fn at_site<T>(&self, ask: impl AsyncFn(&str, Call) -> Result<T, Refusal>) -> Result<T> {
         let mut trial = Trial::new(&self.options);
         loop {
             self.open()?;
             let mut last = Refusal::Unknown { why: "no address to ask".into() };
             for addr in self.topology.addrs(&self.options.addrs) {
-                match self.servers.create_volume(&addr, self.plain_call(trial.wait()), new.clone()).await {
-                    Ok(id) => return Ok(id),
+                match ask(&addr, self.plain_call(trial.wait())).await {
+                    Ok(answer) => return Ok(answer),
                     Err(
                         refusal @ (Refusal::NotLeader { .. }
                         | Refusal::NotServed { .. }

@@ -137,6 +137,12 @@ impl Servers for Grpc {
         Ok(VolumeId(reply.volume))
     }
 
+    async fn delete_volume(&self, addr: &str, call: Call, volume: VolumeId) -> Result<(), Refusal> {
+        let wait = call.wait;
+        let request = pb::DeleteVolumeRequest { envelope: Some(envelope(call).to_wire()), volume: volume.0 };
+        answer(addr, wait, self.site(addr)?.delete_volume(request)).await.map(drop)
+    }
+
     async fn node_status(&self, addr: &str, call: Call) -> Result<NodeReport, Refusal> {
         let wait = call.wait;
         let request = pb::NodeStatusRequest { envelope: Some(envelope(call).to_wire()) };

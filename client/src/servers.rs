@@ -93,6 +93,8 @@ pub(crate) trait Servers: Send + Sync + 'static {
     /// A new client id.
     async fn client_id(&self, addr: &str, call: Call) -> Result<ClientId, Refusal>;
     async fn create_volume(&self, addr: &str, call: Call, new: NewVolume) -> Result<VolumeId, Refusal>;
+    /// Begins to delete a volume.
+    async fn delete_volume(&self, addr: &str, call: Call, volume: VolumeId) -> Result<(), Refusal>;
     async fn node_status(&self, addr: &str, call: Call) -> Result<NodeReport, Refusal>;
     /// The site map with it done.
     async fn order_node(&self, addr: &str, call: Call, node: NodeId, order: NodeOrder) -> Result<SiteMap, Refusal>;

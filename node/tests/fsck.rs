@@ -125,6 +125,28 @@ async fn what_somebody_did_to_a_site_is_found_and_named() {
     assert_eq!((clean.chunks, clean.bytes, clean.reread), (3, 300_000, 900_000));
     assert!(clean.digests.iter().all(|digest| digest.replicas.len() == 3), "{clean:?}");
 
+    // A volume is deleted under an open file: everything of it goes, and what was counted stays right.
+    let team = client.create_volume("team", 3, Some(b"/team")).await.expect("create a volume");
+    let (open, _, _) = team.create_file(&cred, Ino::ROOT, name("file"), 0o644, true).await.expect("create");
+    open.write_at(0, content("file")).await.expect("write");
+    open.flush().await.expect("flush");
+    let refused = client.delete_volume("root").await;
+    assert!(refused.is_err(), "the root volume stays");
+    client.delete_volume("team").await.expect("delete a volume");
+    assert!(client.volume("team").await.is_err() && client.resolve(&cred, b"/team").await.is_err());
+    let since = Instant::now();
+    while client.volumes().await.expect("volumes").iter().any(|volume| volume.id == team.id()) {
+        assert!(since.elapsed() < PATIENCE, "the volume is still there");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    open.write_at(0, content("more")).await.expect("write");
+    let refused = open.flush().await.expect_err("the file is no more");
+    assert!(refused.refusal().is_some(), "{refused}");
+    assert!(client.delete_volume("team").await.is_err(), "there is none");
+    let report = check(&client, true).await;
+    assert_eq!((report.verdict(), report.chunks), (Verdict::Clean, 3), "{report:?}");
+    let extra = report.surplus;
+
     // Bytes rot on one disk: only who rereads sees it.
     let segments = Path::new("chunks/segments");
     let needle = &content("flipped")[50_000..50_032];
@@ -144,7 +166,8 @@ async fn what_somebody_did_to_a_site_is_found_and_named() {
 
     // A chunk is deleted behind the site's back: the lists show it.
     let rotten = (rotten.space, rotten.chunk);
-    let (gone, _) = held(&third).into_iter().find(|(key, _)| (key.space, key.chunk) != rotten).expect("another chunk");
+    let another = |key: &ChunkKey| key.space == rotten.0 && key.chunk != rotten.1;
+    let (gone, _) = held(&third).into_iter().find(|(key, _)| another(key)).expect("another chunk");
     assert!(third.node.chunk().expect("a chunk server").store().delete(gone).await.expect("delete"));
     let report = check(&client, false).await;
     let missing = one(&report);
@@ -163,7 +186,7 @@ async fn what_somebody_did_to_a_site_is_found_and_named() {
     let spare = weft_node::chunk::store::NewChunk { key: spare, uploader: spare.chunk.client, data, sums };
     store.put(spare).await.expect("put");
     let report = check(&client, false).await;
-    assert_eq!((report.surplus.unknown, report.damage.len()), (1, 1), "{report:?}");
+    assert_eq!((report.surplus.unknown, report.damage.len()), (extra.unknown + 1, 1), "{report:?}");
 
     // A record differs on one replica; then a count is lost on all of them.
     let group = volume.info().group;
@@ -195,7 +218,7 @@ async fn what_somebody_did_to_a_site_is_found_and_named() {
     let report = client.fsck(&options, &|_| ()).await.expect("a check");
     let told = report.unseen.iter().any(|what| what.contains(&format!("node {third_node}")));
     assert!(told || report.degraded.iter().any(|pg| pg.lacking.contains(&third_node)), "{report:?}");
-    client.close().await.expect("close");
+    assert!(client.close().await.is_err(), "what was written to a file that is no more");
     for machine in [first, second] {
         machine.node.shutdown().await;
     }

@@ -64,7 +64,7 @@ pub(crate) enum Command {
         /// A file or folder in the mount
         path: PathBuf,
     },
-    /// Make, list and show volumes
+    /// Make, list, show and delete volumes
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
     /// List a directory
@@ -378,6 +378,15 @@ Examples:
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Delete a volume with everything in it; it cannot be had back
+    #[command(after_help = "Example:\n  weft volume delete scratch --yes")]
+    Delete {
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Show a volume, its use and its limits
     Info {

@@ -59,6 +59,15 @@ impl Servers for Fake {
         self.state.lock().answer(Ok(id))
     }
 
+    async fn delete_volume(&self, _: &str, _: Call, volume: VolumeId) -> Result<(), Refusal> {
+        let known = self.state.lock().map.volumes.iter().any(|known| known.id == volume);
+        Err(if known {
+            Refusal::Invalid { why: "volumes stay here".into() }
+        } else {
+            Refusal::NoVolume { what: volume.to_string() }
+        })
+    }
+
     async fn node_status(&self, _addr: &str, _call: Call) -> Result<NodeReport, Refusal> {
         Ok(NodeReport::default())
     }

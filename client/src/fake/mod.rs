@@ -215,6 +215,7 @@ impl Fake {
             tenant: TenantId(0),
             created: Timestamp::default(),
             ready: true,
+            deleting: false,
             token,
         }
     }

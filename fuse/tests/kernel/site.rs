@@ -105,6 +105,7 @@ fn volumes() -> Vec<site::Volume> {
             created: Timestamp::default(),
             ready: true,
             token: id,
+            deleting: false,
         })
         .collect()
 }
@@ -228,6 +229,13 @@ impl site_server::Site for Node {
             _ => Bytes::new(),
         };
         Ok(Response::new(pb::MapReply { map }))
+    }
+
+    async fn delete_volume(
+        &self,
+        _: Request<pb::DeleteVolumeRequest>,
+    ) -> Result<Response<pb::DeleteVolumeReply>, Status> {
+        Err(Status::unimplemented("volumes stay here"))
     }
 
     async fn client_ids(&self, request: Request<pb::ClientIdsRequest>) -> Result<Response<pb::ClientIdsReply>, Status> {

@@ -32,6 +32,8 @@ pub struct Beat {
     pub complete: Vec<(PgId, PgEpoch)>,
     /// Volumes whose records it has made, as leader of their groups.
     pub attached: Vec<VolumeId>,
+    /// Volumes whose records it has removed, as leader of their groups.
+    pub dropped: Vec<VolumeId>,
     /// The map version whose placement epochs it has adopted.
     pub adopted: u64,
     /// Where its machine stands.

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weft_core::entry::Command;
-use weft_core::ids::{GroupId, NodeId};
+use weft_core::ids::{GroupId, NodeId, VolumeId};
+use weft_core::namespace::outcome::Outcome;
+use weft_core::namespace::step::Step;
 use weft_core::namespace::volume::AttachVolume;
 use weft_core::refusal::Refusal;
 use weft_core::site::plan::{Seen, plan};
@@ -26,6 +28,8 @@ use crate::meta::{Group, Groups};
 const LOOK: Duration = Duration::from_millis(200);
 /// A step of membership may copy a group's state to a new replica first.
 const MEMBERS: Duration = Duration::from_secs(60);
+/// Steps taken in a row to remove a volume's records, before other duties get their turn.
+const DROP_STEPS: usize = 64;
 /// Mode of a new volume's root directory: anybody may make things in it, and remove only what is theirs.
 const ROOT_MODE: u16 = 0o1777;
 
@@ -99,6 +103,7 @@ fn wanted(lead: &Lead, map: &SiteMap) -> Vec<SiteCommand> {
         return commands;
     }
     commands.extend(lead.attached(map, alive.values().map(|beat| (*beat).clone())));
+    commands.extend(lead.dropped(map, alive.values().map(|beat| (*beat).clone())));
     commands.extend(plan(map, &seen(&heard, lead.repair_after)));
     commands
 }
@@ -142,12 +147,37 @@ async fn look_after(group: &Group, map: &SiteMap, standing: &Standing) {
             Err(_) => tracing::debug!(volume = %volume.id, "make a volume's records: no answer in time"),
         }
     }
+    for volume in map.volumes.iter().filter(|volume| volume.group == group.id() && volume.deleting) {
+        if !standing.has_dropped(volume.id) && drop_records(group, volume.id).await {
+            standing.dropped(volume.id);
+        }
+    }
     let Some(record) = map.groups.iter().find(|record| record.id == group.id()) else { return };
     match tokio::time::timeout(MEMBERS, group.reconcile_members(&record.replicas)).await {
         Ok(Ok(_)) => {}
         Ok(Err(refusal)) => tracing::debug!(group = %group.id(), %refusal, "bring members in line"),
         Err(_) => tracing::warn!(group = %group.id(), "bring members in line: no answer in time"),
     }
+}
+
+/// Takes steps towards a volume's end. Says whether it has come.
+async fn drop_records(group: &Group, volume: VolumeId) -> bool {
+    for _ in 0..DROP_STEPS {
+        let command = Command::Step(Step::DropVolume { volume });
+        match tokio::time::timeout(PROPOSE, group.propose(None, command)).await {
+            Ok(Ok(Outcome::Stepped { more: true })) => {}
+            Ok(Ok(_)) => return true,
+            Ok(Err(refusal)) => {
+                tracing::debug!(%volume, %refusal, "remove a volume's records");
+                return false;
+            }
+            Err(_) => {
+                tracing::debug!(%volume, "remove a volume's records: no answer in time");
+                return false;
+            }
+        }
+    }
+    false
 }
 
 /// Waits for the next look; `false` when the node stops.

@@ -50,6 +50,7 @@ pub struct Standing {
     pub metrics: Metrics,
     lease_until: Mutex<Option<Instant>>,
     attached: Mutex<Vec<VolumeId>>,
+    dropped: Mutex<Vec<VolumeId>>,
     hurry: Notify,
 }
 
@@ -76,6 +77,7 @@ impl Standing {
             metrics,
             lease_until: Mutex::new(None),
             attached: Mutex::default(),
+            dropped: Mutex::default(),
             hurry: Notify::new(),
         }
     }
@@ -97,6 +99,20 @@ impl Standing {
     /// Whether the records of a volume are known to be there.
     pub fn has_attached(&self, volume: VolumeId) -> bool {
         self.attached.lock().contains(&volume)
+    }
+
+    /// The records of a volume are gone: the next heartbeat says so, at once.
+    pub fn dropped(&self, volume: VolumeId) {
+        let mut dropped = self.dropped.lock();
+        if !dropped.contains(&volume) {
+            dropped.push(volume);
+            self.hurry.notify_one();
+        }
+    }
+
+    /// Whether the records of a volume are known to be gone.
+    pub fn has_dropped(&self, volume: VolumeId) -> bool {
+        self.dropped.lock().contains(&volume)
     }
 
     /// What `weft cluster status` shows of this node.
@@ -238,6 +254,7 @@ async fn beat(service: &SiteService, sent: Instant) -> Result<(), Refusal> {
         .attached
         .lock()
         .retain(|volume| map.volumes.iter().any(|known| known.id == *volume && !known.ready) || map.version == 0);
+    standing.dropped.lock().retain(|volume| map.volumes.iter().any(|known| known.id == *volume));
     let mut request = pb::HeartbeatRequest {
         envelope: Some(Envelope { deadline_ms: BEAT.as_millis() as u32, ..Envelope::default() }.to_wire()),
         node: standing.identity.node.0,
@@ -249,6 +266,7 @@ async fn beat(service: &SiteService, sent: Instant) -> Result<(), Refusal> {
         have_map: map.version,
         adopted_map: map.version,
         attached: standing.attached.lock().iter().map(|volume| volume.0).collect(),
+        dropped: standing.dropped.lock().iter().map(|volume| volume.0).collect(),
         ..pb::HeartbeatRequest::default()
     };
     if let Some(chunk) = &standing.chunk {

@@ -186,6 +186,16 @@ impl Lead {
         }
     }
 
+    /// Volumes that are being deleted, and whose records were reported to be gone.
+    pub(super) fn dropped(&self, map: &SiteMap, heard: impl Iterator<Item = Beat>) -> Vec<SiteCommand> {
+        let said: BTreeSet<_> = heard.flat_map(|beat| beat.dropped).collect();
+        map.volumes
+            .iter()
+            .filter(|volume| volume.deleting && said.contains(&volume.id))
+            .map(|volume| SiteCommand::VolumeGone { volume: volume.id })
+            .collect()
+    }
+
     /// Volumes that were reported to have their records, and that the map still lists as not ready.
     pub(super) fn attached(&self, map: &SiteMap, heard: impl Iterator<Item = Beat>) -> Vec<SiteCommand> {
         let said: BTreeSet<_> = heard.flat_map(|beat| beat.attached).collect();

@@ -9,7 +9,7 @@ use weft_core::codec;
 use weft_core::ids::{Incarnation, NodeId, PgEpoch, PgId, ReplicaId, VolumeId};
 use weft_core::limits::MAX_NAME;
 use weft_core::refusal::Refusal;
-use weft_core::site::{Labels, NodeJoin, SiteMap};
+use weft_core::site::{Labels, NodeJoin, SiteCommand, SiteMap};
 use weft_proto::convert::{Envelope, parse_envelope};
 use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb;
@@ -56,6 +56,7 @@ enveloped!(
     JoinRequest,
     HeartbeatRequest,
     CreateVolumeRequest,
+    DeleteVolumeRequest,
     ClientIdsRequest,
     NodeStatusRequest,
     DrainNodeRequest,
@@ -142,6 +143,16 @@ impl Site for SiteService {
         .await
     }
 
+    async fn delete_volume(
+        &self,
+        request: Request<pb::DeleteVolumeRequest>,
+    ) -> Result<Response<pb::DeleteVolumeReply>, Status> {
+        self.at_leader(request, delete_volume, |mut to, request| {
+            Box::pin(async move { to.delete_volume(request).await })
+        })
+        .await
+    }
+
     async fn client_ids(&self, request: Request<pb::ClientIdsRequest>) -> Result<Response<pb::ClientIdsReply>, Status> {
         self.at_leader(request, client_ids, |mut to, request| Box::pin(async move { to.client_ids(request).await }))
             .await
@@ -213,6 +224,7 @@ fn heartbeat<'a>(
             full: request.full,
             complete: request.complete.into_iter().map(PgId).zip(epochs).collect(),
             attached: request.attached.into_iter().map(VolumeId).collect(),
+            dropped: request.dropped.into_iter().map(VolumeId).collect(),
             adopted: request.adopted_map,
             labels,
             total_bytes: request.total_bytes,
@@ -241,6 +253,18 @@ fn create_volume<'a>(
             slot: volume.slot.0,
             group: volume.group.0,
         })
+    })
+}
+
+fn delete_volume<'a>(
+    lead: &'a Lead,
+    group: &'a Group,
+    _: Envelope,
+    request: pb::DeleteVolumeRequest,
+) -> BoxFuture<'a, Result<pb::DeleteVolumeReply, Refusal>> {
+    Box::pin(async move {
+        lead.propose(group, SiteCommand::DeleteVolume { volume: VolumeId(request.volume) }).await?;
+        Ok(pb::DeleteVolumeReply {})
     })
 }
 

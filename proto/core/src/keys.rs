@@ -33,6 +33,7 @@ const CHUNKS: u8 = 0x09;
 const FREED: u8 = 0x0a;
 const SPACES: u8 = 0x0b;
 const LEASES: u8 = 0x0c;
+const DROPPED: u8 = 0x0d;
 const VOLUME: u8 = 0x10;
 
 const INODE: u8 = 0x01;
@@ -146,6 +147,21 @@ pub(crate) fn head(volume: VolumeId) -> Bytes {
 /// All heads.
 pub(crate) fn heads() -> (Bytes, Bytes) {
     prefixed(&[HEADS])
+}
+
+/// A volume that is being deleted, or was.
+pub(crate) fn dropped(volume: VolumeId) -> Bytes {
+    Key::of(DROPPED).u64(volume.0).done()
+}
+
+/// All of them.
+pub(crate) fn all_dropped() -> (Bytes, Bytes) {
+    prefixed(&[DROPPED])
+}
+
+/// Everything that a volume has in tables of its own, and what waits to be done for it, table by table.
+pub(crate) fn all_of_volume(volume: VolumeId) -> [(Bytes, Bytes); 4] {
+    [VOLUME, ORPHANS, CUTS, LEASES].map(|table| prefixed(&Key::of(table).u64(volume.0).done()))
 }
 
 /// An inode that has no name any more.

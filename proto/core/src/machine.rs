@@ -107,6 +107,7 @@ fn apply_own<'a>(
         Command::Mark(_) => Ok(Outcome::Done),
         Command::Revoke { volume, dir, client } => lease::revoke(&mut out, *volume, *dir, *client),
         Command::Step(Step::ForgetFreed { space, chunks }) => step::forget(&mut out, *space, chunks),
+        Command::Step(Step::DropVolume { volume }) => step::drop_volume(&mut out, *volume),
         Command::Step(Step::ReapOrphan { volume, ino }) => {
             return step_on(view, now, *volume, |tx| step::reap(tx, *ino));
         }

@@ -152,6 +152,30 @@ fn volumes_have_a_name_of_their_own_and_go_where_there_are_fewest() {
 }
 
 #[test]
+fn a_deleted_volume_gives_its_name_back_at_once_and_goes_when_its_group_says_so() {
+    let mut system = System::new();
+    let create = |token| SiteCommand::CreateVolume { name: "team".into(), replication: 1, token, tenant: TenantId(0) };
+    let Ok(SiteOutcome::Volume(first)) = system.ask(create(1)) else { panic!("no volume") };
+    let delete = || SiteCommand::DeleteVolume { volume: first.id };
+    assert!(matches!(system.ask(delete()), Err(Refusal::Busy { .. })), "its records may be on their way");
+    assert_eq!(system.ask(SiteCommand::VolumeGone { volume: first.id }), Ok(SiteOutcome::Done), "of one that stays");
+    assert_eq!(system.ask(SiteCommand::VolumeReady { volume: first.id }), Ok(SiteOutcome::Done));
+    let before = system.map().version;
+    assert_eq!(system.ask(delete()), Ok(SiteOutcome::Done));
+    assert_eq!(system.ask(delete()), Ok(SiteOutcome::Done), "again changes nothing");
+    assert_eq!(system.map().version, before + 1);
+    assert!(system.map().volumes.iter().any(|volume| volume.id == first.id && volume.deleting));
+    let Ok(SiteOutcome::Volume(second)) = system.ask(create(2)) else { panic!("the name is not free") };
+    assert!(second.id != first.id && second.space != first.space && !second.deleting);
+    assert_eq!(system.ask(SiteCommand::VolumeGone { volume: first.id }), Ok(SiteOutcome::Done));
+    assert!(system.map().volumes.iter().all(|volume| volume.id != first.id));
+    assert!(matches!(system.ask(delete()), Err(Refusal::NoVolume { .. })));
+    let root = system.map().volumes.iter().find(|volume| volume.name == ROOT_VOLUME).map(|volume| volume.id);
+    let root = SiteCommand::DeleteVolume { volume: root.expect("a root volume") };
+    assert!(matches!(system.ask(root), Err(Refusal::Invalid { .. })));
+}
+
+#[test]
 fn client_ids_are_handed_out_once() {
     let mut system = System::new();
     let mut first_of = |count| match system.ask(SiteCommand::ClientIds { count }) {

@@ -1,6 +1,9 @@
-//! `weft volume create|list|info`.
+//! `weft volume create|list|info|delete`.
+
+use std::io::IsTerminal;
 
 use serde::Serialize;
+use tokio::io::AsyncBufReadExt;
 use weft_client::{VolumeUse, site};
 use weft_proto::convert::parse_volume_name;
 
@@ -25,6 +28,7 @@ pub(crate) struct ShownVolume {
     /// Seconds since 1970.
     pub(crate) created: i64,
     pub(crate) ready: bool,
+    pub(crate) deleting: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) junction: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,13 +57,14 @@ impl From<&site::Volume> for ShownVolume {
             tenant: volume.tenant.0,
             created: volume.created.secs,
             ready: volume.ready,
+            deleting: volume.deleting,
             junction: None,
             used: None,
         }
     }
 }
 
-/// Does one of the three.
+/// Does one of them.
 pub(crate) async fn run(to: &ConnectArgs, command: VolumeCommand) -> Result<(), Failure> {
     match command {
         VolumeCommand::Create { name, replication, at, no_junction, json } => {
@@ -70,6 +75,7 @@ pub(crate) async fn run(to: &ConnectArgs, command: VolumeCommand) -> Result<(), 
             };
             create(to, &name, replication, at, json).await
         }
+        VolumeCommand::Delete { name, yes } => delete(to, &name, yes).await,
         VolumeCommand::List { json } => list(to, json).await,
         VolumeCommand::Info { name, json } => info(to, &name, json).await,
     }
@@ -124,11 +130,38 @@ async fn list(to: &ConnectArgs, json: bool) -> Result<(), Failure> {
                 volume.replication.to_string(),
                 volume.group.to_string(),
                 humane::time(volume.created),
-                if volume.ready { String::new() } else { "being made".into() },
+                match (volume.deleting, volume.ready) {
+                    (true, _) => "being deleted".into(),
+                    (false, true) => String::new(),
+                    (false, false) => "being made".into(),
+                },
             ]);
         }
         output::bytes(table.render().as_bytes())?;
     }
+    close(&client).await
+}
+
+async fn delete(to: &ConnectArgs, name: &str, yes: bool) -> Result<(), Failure> {
+    let client = connect(to).await?;
+    let doing = format!("delete volume {name}");
+    if !yes {
+        let volume = client.volume(name).await.doing(&doing)?;
+        let used = volume.statfs(&system::cred()).await.doing(&doing)?;
+        let what = format!("{} in {} inodes", humane::bytes(used.bytes), used.inodes);
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::usage(format!("{doing}: {what} would be gone for ever")).hint("say so with --yes"));
+        }
+        output::note(format!("{doing}: {what} will be gone for ever. Type the name to go on:"));
+        let mut stdin = tokio::io::BufReader::new(tokio::io::stdin());
+        let mut typed = String::new();
+        stdin.read_line(&mut typed).await.map_err(|error| Failure::new(format!("{doing}: {error}")))?;
+        if typed.trim() != name {
+            return Err(Failure::new(format!("{doing}: not done")));
+        }
+    }
+    client.delete_volume(name).await.doing(&doing)?;
+    output::line(format!("volume {name} is being deleted: its name is free, its space comes back by and by"))?;
     close(&client).await
 }
 

@@ -102,6 +102,7 @@ code_enum!(Step {
     1 => ReapOrphan { volume, ino },
     2 => FinishCut { volume, ino },
     3 => ForgetFreed { space, chunks },
+    50 => DropVolume { volume },
 });
 
 code_enum!(Op {

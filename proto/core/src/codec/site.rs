@@ -19,6 +19,8 @@ code_enum!(SiteCommand {
     9 => ClientIds { count },
     40 => DrainNode { node, on },
     41 => RemoveNode { node, force },
+    50 => DeleteVolume { volume },
+    51 => VolumeGone { volume },
 });
 code_enum!(SiteOutcome {
     1 => Done,
@@ -31,7 +33,7 @@ code_struct!(Node { id, incarnation, addr, meta, chunk, status, labels, draining
 code_struct!(Labels { host, rack, zone });
 code_enum!(NodeStatus { 1 => Up, 2 => Away, 3 => Full });
 code_struct!(Group { id, replicas });
-code_struct!(Volume { id, name, space, group, slot, view, replication, tenant, created, ready, token });
+code_struct!(Volume { id, name, space, group, slot, view, replication, tenant, created, ready, token, deleting });
 code_struct!(Pg { id, factor, epoch, members });
 code_struct!(PgMember { replica, state });
 code_enum!(MemberState { 1 => Serving, 2 => Away, 3 => Behind, 4 => Leaving });

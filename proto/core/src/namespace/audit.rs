@@ -25,6 +25,8 @@ pub struct Audit {
     window: usize,
     only: Option<Vec<SpaceId>>,
     volumes: Vec<(VolumeId, Head)>,
+    /// Volumes whose extents name chunks: those, and those being deleted.
+    users: Vec<(VolumeId, SpaceId)>,
     /// Which of the volumes is looked at.
     at: usize,
     stage: Stage,
@@ -98,11 +100,19 @@ impl Audit {
             }
             Ok(ControlFlow::Continue(()))
         })?;
+        let mut users: Vec<_> = volumes.iter().map(|(volume, head): &(_, Head)| (*volume, head.space)).collect();
+        records::scan(view, keys::all_dropped(), |key, value| {
+            let volume = keys::head_volume(key).map_err(|err| damaged(key, &err))?;
+            let head: Option<Head> = codec::decode(value).map_err(|err| damaged(key, &err))?;
+            users.extend(head.map(|head| (volume, head.space)));
+            Ok(ControlFlow::Continue(()))
+        })?;
         let stage = if volumes.is_empty() { Stage::Chunks } else { Stage::Inodes };
         Ok(Audit {
             window: window.max(1),
             only,
             volumes,
+            users,
             at: 0,
             stage,
             cursor: None,
@@ -175,7 +185,7 @@ impl Audit {
             }
             Stage::Chunks => Stage::Users,
             // Each volume has a turn.
-            Stage::Users if self.at < self.volumes.len() => Stage::Users,
+            Stage::Users if self.at < self.users.len() => Stage::Users,
             Stage::Users => Stage::JudgeChunks,
             Stage::JudgeChunks => match self.last_chunk {
                 Some((space, chunk)) => {
@@ -416,8 +426,7 @@ impl Audit {
 
     /// Counts the names of the window's chunks in one volume after the other.
     fn read_users(&mut self, view: &dyn View, limit: usize) -> Result<bool, ViewError> {
-        let Some((volume, head)) = self.volumes.get(self.at) else { return Ok(true) };
-        let (volume, space) = (*volume, head.space);
+        let Some((volume, space)) = self.users.get(self.at).copied() else { return Ok(true) };
         let finished = self.piece(view, keys::all_extents(volume), limit, |audit, key, value| {
             let extent: Extent = records::born(key, value)?;
             if let ExtentBody::Chunk { chunk, .. } = extent.body {

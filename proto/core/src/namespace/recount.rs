@@ -24,6 +24,16 @@ pub fn recount(view: &dyn View) -> Result<Vec<String>, ViewError> {
         let volume = keys::head_volume(&key).map_err(|err| damaged(&key, &err))?;
         recount_volume(view, volume, &head, &mut named, &mut wrong)?;
     }
+    // Of a volume that is being deleted only the names of chunks still count.
+    for (key, head) in all::<Option<Head>>(view, keys::all_dropped(), false)? {
+        let volume = keys::head_volume(&key).map_err(|err| damaged(&key, &err))?;
+        let Some(head) = head else { continue };
+        for (_, extent) in all::<Extent>(view, keys::all_extents(volume), true)? {
+            if let ExtentBody::Chunk { chunk, .. } = extent.body {
+                *named.entry((head.space, chunk)).or_default() += 1;
+            }
+        }
+    }
     for (key, known) in all::<ChunkRef>(view, keys::chunks(), false)? {
         let id = keys::space_chunk(&key).map_err(|err| damaged(&key, &err))?;
         let found = named.remove(&id).unwrap_or(0);

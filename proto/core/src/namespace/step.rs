@@ -1,7 +1,9 @@
 //! Background work in bounded pieces, proposed by the leader and finished by whoever leads.
 
+mod drop;
 mod take;
 
+pub(crate) use self::drop::drop_volume;
 pub(crate) use self::take::{finish_cut, forget, reap};
 use crate::ids::{ChunkId, Ino, SpaceId, VolumeId};
 
@@ -29,6 +31,12 @@ pub enum Step {
         space: SpaceId,
         /// Which.
         chunks: Vec<ChunkId>,
+    },
+    /// Deletes a volume: the first step makes it unknown to every operation and question, each later one removes up to
+    /// [`crate::limits::STEP_RECORDS`] of its records. That it was here is remembered, so that it is not made again.
+    DropVolume {
+        /// Which.
+        volume: VolumeId,
     },
 }
 

@@ -8,6 +8,7 @@ use crate::namespace::inode::{Inode, Kind};
 use crate::namespace::outcome::Outcome;
 use crate::namespace::records;
 use crate::namespace::tx::blank;
+use crate::refusal::Refusal;
 use crate::time::Timestamp;
 use crate::view::Overlay;
 
@@ -28,10 +29,13 @@ pub struct AttachVolume {
     pub gid: u32,
 }
 
-/// Makes the records; a volume that is there stays as it is.
+/// Makes the records; a volume that is there stays as it is, and one that was deleted stays deleted.
 pub(crate) fn attach(out: &mut Overlay<'_>, now: Timestamp, attach: &AttachVolume) -> Result<Outcome, Fail> {
     if records::get::<Head>(out, &keys::head(attach.volume))?.is_some() {
         return Ok(Outcome::Done);
+    }
+    if records::get::<Option<Head>>(out, &keys::dropped(attach.volume))?.is_some() {
+        return Err(Refusal::NoVolume { what: attach.volume.to_string() }.into());
     }
     let head = Head {
         space: attach.space,

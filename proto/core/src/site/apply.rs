@@ -41,6 +41,8 @@ pub(crate) fn apply(out: &mut Overlay<'_>, now: Timestamp, command: &SiteCommand
             create_volume(out, &mut next, now, name, *replication, *token, *tenant)?
         }
         SiteCommand::VolumeReady { volume } => volume_ready(out, &mut next, *volume)?,
+        SiteCommand::DeleteVolume { volume } => delete_volume(out, &mut next, *volume)?,
+        SiteCommand::VolumeGone { volume } => volume_gone(out, &mut next, *volume)?,
         SiteCommand::ClientIds { count } => client_ids(&mut next, *count)?,
         SiteCommand::DrainNode { node, on } => removal::drain(out, &mut next, *node, *on)?,
         SiteCommand::RemoveNode { node, force } => removal::remove(out, &mut next, *node, *force)?,
@@ -244,7 +246,7 @@ fn create_volume(
     }
     Name::parse(name.as_bytes().to_vec())?;
     let volumes = records::volumes(out)?;
-    if let Some(known) = volumes.iter().find(|volume| volume.name == name) {
+    if let Some(known) = volumes.iter().find(|volume| volume.name == name && !volume.deleting) {
         return if known.token == token && name != ROOT_VOLUME {
             Ok(SiteOutcome::Volume(known.clone()))
         } else {
@@ -273,6 +275,7 @@ fn create_volume(
         created: now,
         ready: false,
         token,
+        deleting: false,
     };
     head.next_volume += 1;
     head.next_space += 1;
@@ -290,6 +293,33 @@ fn volume_ready(out: &mut Overlay<'_>, head: &mut SiteHead, id: VolumeId) -> Res
     if !volume.ready {
         volume.ready = true;
         out.put(keys::site_volume(id), codec::encode(&volume));
+        head.version += 1;
+    }
+    Ok(SiteOutcome::Done)
+}
+
+fn delete_volume(out: &mut Overlay<'_>, head: &mut SiteHead, id: VolumeId) -> Result<SiteOutcome, Fail> {
+    let Some(mut volume) = records::volume(out, id)? else {
+        return Err(Refusal::NoVolume { what: id.to_string() }.into());
+    };
+    if volume.name == ROOT_VOLUME && !volume.deleting {
+        return Err(invalid("the root volume is not deleted").into());
+    }
+    if !volume.ready {
+        // Its group may yet be making its records.
+        return Err(Refusal::Busy { retry_after_ms: 200 }.into());
+    }
+    if !volume.deleting {
+        volume.deleting = true;
+        out.put(keys::site_volume(id), codec::encode(&volume));
+        head.version += 1;
+    }
+    Ok(SiteOutcome::Done)
+}
+
+fn volume_gone(out: &mut Overlay<'_>, head: &mut SiteHead, id: VolumeId) -> Result<SiteOutcome, Fail> {
+    if records::volume(out, id)?.is_some_and(|volume| volume.deleting) {
+        out.remove(keys::site_volume(id));
         head.version += 1;
     }
     Ok(SiteOutcome::Done)

@@ -72,6 +72,17 @@ pub enum SiteCommand {
         /// Whose.
         tenant: TenantId,
     },
+    /// Begins to delete a volume: its name is free, its group removes its records next, then
+    /// [`SiteCommand::VolumeGone`]. Not the root volume. Repeating it changes nothing. `Done`.
+    DeleteVolume {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// The records of a volume that is being deleted are gone. `Done`.
+    VolumeGone {
+        /// Which.
+        volume: VolumeId,
+    },
     /// The volume's records are there. `Done`.
     VolumeReady {
         /// Which.
@@ -221,6 +232,8 @@ pub struct Volume {
     pub ready: bool,
     /// The asker's random number.
     pub token: u64,
+    /// It is being deleted: its name is free, its files are no more, its records are being removed.
+    pub deleting: bool,
 }
 
 /// The root volume's name: what `weft mount` shows, with the other volumes at junctions in it.

@@ -7,3 +7,4 @@ mod posix;
 mod search;
 mod sessions;
 mod spaces;
+mod volumes;

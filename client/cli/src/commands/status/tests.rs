@@ -34,6 +34,7 @@ fn site() -> (SiteMap, BTreeMap<NodeId, NodeReport>) {
         created: Timestamp::default(),
         ready: true,
         token: 0,
+        deleting: false,
     };
     let map = SiteMap {
         version: 9,
