@@ -10,6 +10,7 @@
 
 mod books;
 mod catchup;
+pub(crate) mod delete;
 mod format;
 mod forward;
 #[doc(hidden)]
@@ -17,6 +18,7 @@ pub mod fuzzing;
 mod give_back;
 mod heads;
 pub mod index;
+mod orphans;
 mod recover;
 mod right;
 mod segment;

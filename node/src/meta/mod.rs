@@ -8,12 +8,14 @@
 //! only up to what the record store has made durable; a replica that lost records neither answers nor leads.
 
 mod duties;
+mod garbage;
 mod group;
 mod groups;
 mod history;
 mod leases;
 pub mod log;
 mod machine;
+mod orphans;
 mod raft;
 mod reads;
 mod replicas;
