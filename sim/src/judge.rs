@@ -49,7 +49,8 @@ pub async fn judge(until: Duration, clients: u64, shared: Shared, nodes: Vec<Nod
 /// What nodes have in common is the same on all of them.
 async fn agree(nodes: &[NodeState]) -> Result<(), Violation> {
     laws::replicas::check(nodes).await?;
-    laws::copies::check(nodes).await
+    laws::copies::check(nodes).await?;
+    laws::gone::check(nodes).await
 }
 
 /// What can be told without asking anybody.

@@ -2,6 +2,7 @@
 
 pub mod copies;
 pub mod counts;
+pub mod gone;
 pub mod linearizable;
 pub mod namespace;
 pub mod readable;
