@@ -375,13 +375,17 @@ impl Store {
     /// What it holds and whether it takes more.
     pub fn facts(&self) -> StoreFacts {
         let state = self.inner.state.lock();
-        let room = state.active.as_ref().map_or(0, Writing::room);
+        // What is kept for deletions is no room for chunks.
+        let for_chunks = |segment: u64| segment > self.inner.settings.for_deletions();
+        let active = state.active.as_ref().filter(|active| for_chunks(active.header.len));
+        let room = active.map_or(0, Writing::room);
+        let spare = state.spares.iter().any(|spare| for_chunks(spare.file.len()));
         let nearly = room < record_len(MAX_CHUNK).max(self.inner.settings.segment_bytes / 8);
         StoreFacts {
             space: state.space,
             chunks: state.books.chunks,
             chunk_bytes: state.books.bytes,
-            full: state.failed.is_some() || (state.full && state.spares.is_empty() && nearly),
+            full: state.failed.is_some() || (state.full && !spare && nearly),
             failed: state.failed.clone(),
         }
     }

@@ -1,6 +1,7 @@
 //! What a fabric promises, tried on real processes with a real mount. Needs root and fuse3.
 
 mod bad_input;
+mod garbage;
 mod node_down;
 mod parallel;
 mod tree;
