@@ -77,6 +77,12 @@ pub struct NodeLevels {
     pub chunk_get_bytes: u64,
     /// Chunks copied here from other members.
     pub chunks_fetched: u64,
+    /// Chunks deleted here, for whatever reason.
+    pub chunks_deleted: u64,
+    /// Of these, those that a walk found.
+    pub chunks_orphaned: u64,
+    /// Bytes of chunk segments given back to the file system.
+    pub chunk_bytes_given_back: u64,
     /// Blocks found damaged on the disk.
     pub bad_sums: u64,
     /// Milliseconds for which chunks may still be acknowledged.
@@ -111,6 +117,9 @@ pub struct Metrics {
     chunk_gets: Counter,
     chunk_get_bytes: Counter,
     chunks_fetched: Counter,
+    chunks_deleted: Counter,
+    chunks_orphaned: Counter,
+    chunk_bytes_given_back: Counter,
     bad_sums: Counter,
     lease_left_ms: Level,
     map_version: Level,
@@ -168,6 +177,9 @@ impl Metrics {
         let chunk_gets = counter("chunk_gets", "Reads of chunks answered");
         let chunk_get_bytes = counter("chunk_get_bytes", "Bytes of chunks sent in answer to reads");
         let chunks_fetched = counter("chunks_fetched", "Chunks copied here from other members");
+        let chunks_deleted = counter("chunks_deleted", "Chunks deleted here");
+        let chunks_orphaned = counter("chunks_orphaned", "Chunks deleted here that a walk found: not named, or left");
+        let chunk_bytes_given_back = counter("chunk_bytes_given_back", "Bytes of segments given back to the disk");
         let bad_sums = counter("chunk_bad_sums", "Blocks found damaged on the disk");
         let uptime_s = Gauge::<f64, AtomicU64>::default();
         registry.register("uptime_seconds", "Seconds since the node was started", uptime_s.clone());
@@ -191,6 +203,9 @@ impl Metrics {
             chunk_gets,
             chunk_get_bytes,
             chunks_fetched,
+            chunks_deleted,
+            chunks_orphaned,
+            chunk_bytes_given_back,
             bad_sums,
             lease_left_ms,
             map_version,
@@ -229,6 +244,9 @@ impl Metrics {
         self.chunk_gets.inner().store(node.chunk_gets, Ordering::Relaxed);
         self.chunk_get_bytes.inner().store(node.chunk_get_bytes, Ordering::Relaxed);
         self.chunks_fetched.inner().store(node.chunks_fetched, Ordering::Relaxed);
+        self.chunks_deleted.inner().store(node.chunks_deleted, Ordering::Relaxed);
+        self.chunks_orphaned.inner().store(node.chunks_orphaned, Ordering::Relaxed);
+        self.chunk_bytes_given_back.inner().store(node.chunk_bytes_given_back, Ordering::Relaxed);
         self.bad_sums.inner().store(node.bad_sums, Ordering::Relaxed);
         self.lease_left_ms.set(number(node.lease_left_ms));
         self.map_version.set(number(node.map_version));

@@ -195,6 +195,13 @@ settings! {
         max_puts: usize = 64,
         /// MiB per second for copying chunks to a server that was away. Default 200; 0: no limit.
         catch_up_mib_s: u64 = 200,
+        /// Seconds for which chunks that no file names any more stay, for readers that hold an old map of their file.
+        /// Default 60. Shorter: room comes back sooner; longer: fewer readers have to ask again.
+        keep_freed_s: u64 = 60,
+        /// Seconds that one walk through all chunks takes at least, which looks for chunks that were stored and never
+        /// named, and for those of placement groups this node has left. Default 14400. Shorter finds them sooner, for
+        /// more questions to the metadata.
+        walk_s: u64 = 14_400,
     }
 }
 

@@ -51,6 +51,7 @@ async fn agree(nodes: &[NodeState]) -> Result<(), Violation> {
     laws::whole::check(nodes).await?;
     laws::replicas::check(nodes).await?;
     laws::copies::check(nodes).await?;
+    laws::gone::check(nodes).await?;
     laws::fsck::check(nodes).await
 }
 

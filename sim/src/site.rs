@@ -86,6 +86,7 @@ impl Site {
         };
         settings.repair_after_s = REPAIR_AFTER_S;
         settings.chunks.segment_mib = self.segment_mib;
+        (settings.chunks.keep_freed_s, settings.chunks.walk_s) = (2, 10);
         (settings.raft.snapshot_every, settings.raft.keep_logs) = self.snapshots;
         settings
     }

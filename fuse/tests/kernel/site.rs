@@ -171,6 +171,10 @@ fn refuse(refusal: Refusal) -> Status {
 
 #[tonic::async_trait]
 impl meta_server::Meta for Node {
+    async fn garbage(&self, _: Request<pb::GarbageRequest>) -> Result<Response<pb::GarbageReply>, Status> {
+        Err(Status::unimplemented("nobody looks for garbage here"))
+    }
+
     async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyReply>, Status> {
         let parsed = convert::parse_apply(request.into_inner()).map_err(refuse)?;
         let command = Command::Op { volume: parsed.volume, op: parsed.op };
@@ -308,5 +312,9 @@ impl chunk_server::Chunk for Node {
 
     async fn list(&self, _: Request<pb::ListRequest>) -> Result<Response<pb::ListReply>, Status> {
         Err(Status::unimplemented("nobody compares this server with another"))
+    }
+
+    async fn delete(&self, _: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteReply>, Status> {
+        Err(Status::unimplemented("nothing is deleted here"))
     }
 }

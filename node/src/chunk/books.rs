@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::format::record_len;
 use super::index::{ChunkKey, Place};
 
 /// Counts over the chunks in the index.
@@ -13,7 +14,8 @@ pub(crate) struct Books {
     pub(crate) bytes: u64,
     /// Sum of the marks of all chunks: the same for the same set of chunks in the same places.
     pub(crate) digest: u64,
-    live: BTreeMap<u64, u64>,
+    /// Chunks of each segment, and the bytes of their records.
+    live: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Books {
@@ -22,7 +24,9 @@ impl Books {
         self.chunks += 1;
         self.bytes += u64::from(place.len);
         self.digest = self.digest.wrapping_add(mark(key, place));
-        *self.live.entry(place.segment).or_default() += 1;
+        let (chunks, bytes) = self.live.entry(place.segment).or_default();
+        *chunks += 1;
+        *bytes += record_len(place.len);
     }
 
     /// A chunk was removed.
@@ -30,9 +34,10 @@ impl Books {
         self.chunks = self.chunks.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(u64::from(place.len));
         self.digest = self.digest.wrapping_sub(mark(key, place));
-        if let Some(live) = self.live.get_mut(&place.segment) {
-            *live = live.saturating_sub(1);
-            if *live == 0 {
+        if let Some((chunks, bytes)) = self.live.get_mut(&place.segment) {
+            *chunks = chunks.saturating_sub(1);
+            *bytes = bytes.saturating_sub(record_len(place.len));
+            if *chunks == 0 {
                 self.live.remove(&place.segment);
             }
         }
@@ -40,7 +45,12 @@ impl Books {
 
     /// How many chunks of a segment are live.
     pub(crate) fn live(&self, segment: u64) -> u64 {
-        self.live.get(&segment).copied().unwrap_or(0)
+        self.live.get(&segment).map_or(0, |(chunks, _)| *chunks)
+    }
+
+    /// Bytes that the records of its live chunks take.
+    pub(crate) fn live_bytes(&self, segment: u64) -> u64 {
+        self.live.get(&segment).map_or(0, |(_, bytes)| *bytes)
     }
 }
 

@@ -128,6 +128,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// True if everything of the group is here; false if nobody is there to tell, or the map has moved on.
 async fn catch_up(shared: &Shared, pg: &Pg, map_version: u64) -> Result<bool, Refusal> {
+    if shared.leaving.lock().contains(&pg.id) {
+        return Ok(false);
+    }
     let mut progress = shared.catch_up.begin(pg.id, pg.epoch);
     let serving = pg.members.iter().filter(|member| member.state == MemberState::Serving);
     let sources: Vec<ReplicaId> =

@@ -5,6 +5,7 @@
 //! from block 2 records, each from a block boundary, padded with zeroes to the next:
 //!                put:    header (128 bytes), sums (4 bytes per 4 KiB of data, padded to 64), data
 //!                delete: header, naming the record it makes void
+//!                delete many: header, and a list of the records it makes void (56 bytes each)
 //! at the end   of a sealed segment: a table of its records, and a trailer in the last block
 //! ```
 //!
@@ -33,9 +34,14 @@ const TRAILER_MAGIC: u32 = u32::from_be_bytes(*b"WEND");
 const VERSION: u16 = 1;
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;
+const KIND_DELETE_MANY: u8 = 3;
 const SEGMENT_HEADER: usize = 48;
 const TRAILER: usize = 72;
 const ENTRY: usize = 72;
+const VOIDED: usize = 56;
+/// Chunks that one record makes void at the most: as many as fit into two pages, which is what a reader of records has
+/// before it at every place.
+pub(crate) const MAX_VOIDED: usize = (2 * PAGE as usize - HEADER) / VOIDED;
 
 /// Blocks of a chunk that have a sum each.
 pub(crate) const fn blocks(len: u32) -> u32 {
@@ -164,6 +170,41 @@ pub(crate) enum Body {
         /// Its bytes.
         len: u32,
     },
+    /// All these chunks are void: 1 to [`MAX_VOIDED`], the record's own key being the first.
+    DeleteMany(Vec<Voided>),
+}
+
+/// One of many chunks that are void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Voided {
+    /// Which.
+    pub(crate) key: ChunkKey,
+    /// Its record.
+    pub(crate) target: Target,
+    /// Its bytes.
+    pub(crate) len: u32,
+}
+
+impl Voided {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u32(self.key.pg.0);
+        out.put_u32(self.len);
+        out.put_u64(self.key.space.0);
+        out.put_u64(self.key.chunk.client.0);
+        out.put_u64(self.key.chunk.counter);
+        out.put_u64(self.target.life.segment);
+        out.put_u64(self.target.life.generation);
+        out.put_u64(self.target.offset);
+    }
+
+    fn decode(bytes: &[u8; VOIDED]) -> Voided {
+        let mut at = Reader(bytes);
+        let (pg, len) = (PgId(at.u32()), at.u32());
+        let space = SpaceId(at.u64());
+        let chunk = ChunkId { client: ClientId(at.u64()), counter: at.u64() };
+        let target = Target { life: Life { segment: at.u64(), generation: at.u64() }, offset: at.u64() };
+        Voided { key: ChunkKey { pg, space, chunk }, target, len }
+    }
 }
 
 /// A record without its data.
@@ -181,6 +222,15 @@ impl Record {
         match &self.body {
             Body::Put { len, .. } => record_len(*len),
             Body::Delete { .. } => PAGE,
+            Body::DeleteMany(voided) => ((HEADER + VOIDED * voided.len()) as u64).next_multiple_of(PAGE),
+        }
+    }
+
+    /// Chunks that it is about, and so entries in the table of its segment.
+    pub(crate) fn entries(&self) -> usize {
+        match &self.body {
+            Body::Put { .. } | Body::Delete { .. } => 1,
+            Body::DeleteMany(voided) => voided.len(),
         }
     }
 
@@ -191,8 +241,14 @@ impl Record {
         let (kind, uploader, len, stored, sums, target) = match &self.body {
             Body::Put { uploader, len, sums } => (KIND_PUT, *uploader, *len, *len, sums, nobody),
             Body::Delete { target, len } => (KIND_DELETE, ClientId(0), *len, 0, &none, *target),
+            Body::DeleteMany(voided) => (KIND_DELETE_MANY, ClientId(0), voided.len() as u32, 0, &none, nobody),
         };
-        let mut out = Vec::with_capacity((HEADER + 4 * sums.len()).next_multiple_of(64));
+        let mut tail = Vec::new();
+        sums.iter().for_each(|sum| tail.put_u32(*sum));
+        if let Body::DeleteMany(voided) = &self.body {
+            voided.iter().for_each(|voided| voided.encode(&mut tail));
+        }
+        let mut out = Vec::with_capacity((HEADER + tail.len()).next_multiple_of(64));
         out.put_u32(RECORD_MAGIC);
         out.put_u16(VERSION);
         out.put_u8(kind);
@@ -208,7 +264,7 @@ impl Record {
         out.put_u64(self.key.chunk.counter);
         out.put_u64(uploader.0);
         out.put_u32(stored);
-        out.put_u32(sums.len() as u32);
+        out.put_u32((tail.len() / 4) as u32);
         out.put_u64(target.life.segment);
         out.put_u64(target.life.generation);
         out.put_u64(target.offset);
@@ -217,7 +273,7 @@ impl Record {
         crc.update(&out);
         let crc_at = out.len();
         out.put_u32(0);
-        sums.iter().for_each(|sum| out.put_u32(*sum));
+        out.extend_from_slice(&tail);
         crc.update(&out[HEADER..]);
         let crc = crc.finalize();
         out[crc_at..HEADER].copy_from_slice(&crc.to_be_bytes());
@@ -245,12 +301,12 @@ impl Record {
         let stored = at.u32();
         let count = at.u32();
         let target = Target { life: Life { segment: at.u64(), generation: at.u64() }, offset: at.u64() };
-        let Some(sums) = (count as usize).checked_mul(4).and_then(|len| rest.get(..len)) else {
+        let Some(tail) = (count as usize).checked_mul(4).and_then(|len| rest.get(..len)) else {
             return Found::Nothing;
         };
         let mut crc = salted(life, offset);
         crc.update(&header[..HEADER - 4]);
-        crc.update(sums);
+        crc.update(tail);
         if header[HEADER - 4..] != crc.finalize().to_be_bytes() {
             return Found::Nothing;
         }
@@ -258,10 +314,19 @@ impl Record {
         let plain = codec == 0 && key_id == 0 && scheme == 0;
         let body = match kind {
             KIND_PUT if version == VERSION && plain && stored == len && len <= MAX_CHUNK && count == blocks(len) => {
-                let sums = sums.as_chunks::<4>().0.iter().map(|sum| u32::from_be_bytes(*sum)).collect();
+                let sums = tail.as_chunks::<4>().0.iter().map(|sum| u32::from_be_bytes(*sum)).collect();
                 Body::Put { uploader, len, sums }
             }
             KIND_DELETE if version == VERSION && stored == 0 && count == 0 => Body::Delete { target, len },
+            KIND_DELETE_MANY
+                if version == VERSION && stored == 0 && tail.len() == VOIDED.saturating_mul(len as usize) =>
+            {
+                let voided: Vec<_> = tail.as_chunks::<VOIDED>().0.iter().map(Voided::decode).collect();
+                if voided.is_empty() || voided.len() > MAX_VOIDED || voided[0].key != key {
+                    return Found::Nothing;
+                }
+                Body::DeleteMany(voided)
+            }
             _ => return Found::Newer(version),
         };
         Found::One(Record { key, body })
@@ -454,7 +519,15 @@ mod tests {
             Record { key: key(), body: Body::Put { uploader: ClientId(8), len: 9000, sums: vec![1, 2, u32::MAX] } };
         let target = Target { life: Life { segment: 1, generation: 2 }, offset: 8192 };
         let delete = Record { key: key(), body: Body::Delete { target, len: 9000 } };
-        for record in [put, delete] {
+        let voided = |n: u64| Voided {
+            key: ChunkKey { chunk: ChunkId { client: ClientId(6), counter: 7 + n }, ..key() },
+            target: Target { offset: 8192 * n, ..target },
+            len: n as u32,
+        };
+        let many = Record { key: key(), body: Body::DeleteMany((0..MAX_VOIDED as u64).map(voided).collect()) };
+        assert_eq!(many.len(), 2 * PAGE);
+        assert!(many.len() <= (MAX_HEAD as u64).next_multiple_of(PAGE), "a reader of records sees all of it");
+        for record in [put, delete, many] {
             let bytes = record.encode(LIFE, 8192);
             assert_eq!(Record::decode(&bytes, LIFE, 8192), Found::One(record.clone()));
             let other = Life { generation: 98, ..LIFE };

@@ -51,6 +51,7 @@ struct Walk {
 }
 
 type Deleted = BTreeSet<(u64, u64, u64)>;
+type Twice = BTreeSet<(u64, u64)>;
 
 /// Reads the segments, brings the index up to date.
 pub(crate) async fn recover(
@@ -85,11 +86,11 @@ pub(crate) async fn recover(
     let (expected, deleted) = count(&segments, &mut state).await.map_err(failed("read tables of segments"))?;
 
     let mut replay = Replay::new(&opened, &deleted);
-    for segment in &mut segments {
+    for segment in &segments {
         let from = covered(&opened, &segment.header);
         replay.segment(segment, from).await?;
     }
-    let mut books = replay.finish()?;
+    let (mut books, mut twice) = replay.finish()?;
     if (books.chunks, books.digest) != (expected.chunks, expected.digest) {
         tracing::warn!(
             indexed = books.chunks,
@@ -98,10 +99,16 @@ pub(crate) async fn recover(
         );
         opened = opened.start_over(indexes, folder).await?;
         let mut replay = Replay::new(&opened, &deleted);
-        for segment in &mut segments {
+        for segment in &segments {
             replay.segment(segment, 0).await?;
         }
-        books = replay.finish()?;
+        (books, twice) = replay.finish()?;
+    }
+    for segment in &mut segments {
+        if let Some(walk) = &mut segment.walk {
+            let number = segment.header.life.segment;
+            walk.entries.retain(|entry| entry.deletes.is_some() || !twice.contains(&(number, entry.offset)));
+        }
     }
     opened.index.persist()?;
     if let Err(error) = disk.remove(&marker(folder)).await {
@@ -250,6 +257,12 @@ async fn walk(file: &dyn DiskFile, header: &SegmentHeader, known: u64) -> Result
             Body::Delete { target, len } => {
                 out.entries.push(Entry { key: record.key, offset: at, len, deletes: Some(target) });
             }
+            Body::DeleteMany(ref voided) => out.entries.extend(voided.iter().map(|voided| Entry {
+                key: voided.key,
+                offset: at,
+                len: voided.len,
+                deletes: Some(voided.target),
+            })),
             Body::Put { .. } => {
                 tracing::warn!(chunk = %record.key.chunk, segment = header.life.segment, offset = at,
                     "a chunk was only half written when the node went down: it was never acknowledged");
@@ -306,9 +319,10 @@ async fn count(segments: &[Segment], state: &mut State) -> io::Result<(Books, De
     for segment in segments {
         let mut known = Known::new(segment.header);
         known.sealed = segment.trailer.is_some();
+        // Nobody remembers; then it must not be taken for one in which writing needs no room.
+        known.punched = known.sealed;
         let entries = match &segment.trailer {
             Some(trailer) => {
-                known.puts = trailer.chunks;
                 expected.chunks = expected.chunks.wrapping_add(trailer.chunks);
                 expected.digest = expected.digest.wrapping_add(trailer.digest);
                 if trailer.deletions > 0 { segment.entries().await? } else { Vec::new() }
@@ -344,6 +358,9 @@ struct Replay<'a> {
     deleted: &'a Deleted,
     changes: BTreeMap<ChunkKey, Option<Place>>,
     covered: Vec<Covered>,
+    /// Records of chunks that lie elsewhere too, by segment and offset. Told at the end only: an index that a crash threw
+    /// back may name places that other records have taken since, and what it says is twice may be all there is.
+    twice: Twice,
 }
 
 const BATCH: usize = 1024;
@@ -351,10 +368,10 @@ const BATCH: usize = 1024;
 impl<'a> Replay<'a> {
     fn new(opened: &'a Opened, deleted: &'a Deleted) -> Replay<'a> {
         let (changes, covered) = (BTreeMap::new(), Vec::new());
-        Replay { index: &*opened.index, books: opened.books.clone(), deleted, changes, covered }
+        Replay { index: &*opened.index, books: opened.books.clone(), deleted, changes, covered, twice: Twice::new() }
     }
 
-    async fn segment(&mut self, segment: &mut Segment, from: u64) -> Result<(), OpenError> {
+    async fn segment(&mut self, segment: &Segment, from: u64) -> Result<(), OpenError> {
         let life = segment.header.life;
         let end = segment.walk.as_ref().map_or(segment.header.len, |walk| walk.end);
         if from == end {
@@ -362,7 +379,6 @@ impl<'a> Replay<'a> {
         }
         let entries = segment.entries().await;
         let entries = entries.map_err(|error| OpenError::Disk { what: "read a segment's table".into(), error })?;
-        let mut twice = BTreeSet::new();
         for entry in entries.iter().filter(|entry| entry.offset >= from) {
             let held = self.get(entry.key)?;
             let place = segment.place(entry);
@@ -385,15 +401,12 @@ impl<'a> Replay<'a> {
                 (None, Some(_)) => {
                     // Left by a write that failed and was repeated elsewhere.
                     tracing::warn!(chunk = %entry.key.chunk, segment = life.segment, "a chunk lies here twice");
-                    twice.insert(entry.offset);
+                    self.twice.insert((life.segment, entry.offset));
                 }
             }
             if self.changes.len() >= BATCH {
                 self.flush()?;
             }
-        }
-        if let Some(walk) = &mut segment.walk {
-            walk.entries.retain(|entry| !twice.contains(&entry.offset));
         }
         self.covered.push(Covered { segment: life.segment, generation: life.generation, offset: end });
         Ok(())
@@ -414,9 +427,9 @@ impl<'a> Replay<'a> {
         self.index.write(&changes, &std::mem::take(&mut self.covered))
     }
 
-    fn finish(mut self) -> Result<Books, IndexError> {
+    fn finish(mut self) -> Result<(Books, Twice), IndexError> {
         self.flush()?;
-        Ok(self.books)
+        Ok((self.books, self.twice))
     }
 }
 

@@ -69,6 +69,12 @@ impl Right {
         may_acknowledge(&map, self.replica, held, pg, epoch).cloned()
     }
 
+    /// Whether the map held here is vouched for: a lease runs, and it was given for this map or an older one.
+    pub(crate) fn is_current(&self) -> bool {
+        let Lease { until, map_version } = *self.lease.lock();
+        until.is_some_and(|until| until > Instant::now()) && self.map.get().version >= map_version
+    }
+
     /// Waits a moment for a site map of at least this version.
     pub(crate) async fn adopted(&self, version: u64) -> Result<(), Refusal> {
         match self.map.watch_until(MAP_PATIENCE, |map| map.version >= version).await {

@@ -1,5 +1,6 @@
 //! The chunk role of a node.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb::chunk_server::ChunkServer as Grpc;
 
 use super::catchup::{self, CatchUp};
+use super::orphans;
 use super::right::Right;
 use super::service::{ChunkService, Counters};
 use super::store::{OpenError, Store, StoreSettings};
@@ -25,8 +27,9 @@ use crate::site::peers::Peers;
 
 /// Keeps chunks, answers for them, and fetches what it missed.
 pub struct ChunkServer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     catch_up: Mutex<Option<JoinHandle<()>>>,
+    walk: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the parts of a chunk server share.
@@ -39,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) puts: Semaphore,
     pub(crate) counters: Counters,
     pub(crate) catch_up: CatchUp,
+    /// Placement groups that were left and whose chunks are being deleted.
+    pub(crate) leaving: Mutex<BTreeSet<PgId>>,
 }
 
 /// What a heartbeat says of the chunk server.
@@ -90,9 +95,12 @@ impl ChunkServer {
             puts: Semaphore::new(settings.max_puts),
             counters: Counters::default(),
             catch_up: CatchUp::new(settings.catch_up_mib_s << 20),
+            leaving: Mutex::default(),
         });
         let catch_up = Mutex::new(Some(tokio::spawn(catchup::run(shared.clone()))));
-        Ok(Arc::new(ChunkServer { shared, catch_up }))
+        let round = Duration::from_secs(settings.walk_s);
+        let walk = Mutex::new(Some(tokio::spawn(orphans::run(shared.clone(), round))));
+        Ok(Arc::new(ChunkServer { shared, catch_up, walk }))
     }
 
     /// The gRPC service.
@@ -156,8 +164,8 @@ impl ChunkServer {
 
     /// Takes no more chunks, waits for those on their way, saves the index. Idempotent.
     pub async fn shutdown(&self) {
-        let task = self.catch_up.lock().take();
-        if let Some(task) = task {
+        let tasks = [self.catch_up.lock().take(), self.walk.lock().take()];
+        for task in tasks.into_iter().flatten() {
             task.abort();
             // Aborted or finished: it holds nothing any more.
             let _ = task.await;
@@ -168,8 +176,7 @@ impl ChunkServer {
 
 impl Drop for ChunkServer {
     fn drop(&mut self) {
-        if let Some(task) = self.catch_up.lock().take() {
-            task.abort();
-        }
+        let tasks = [self.catch_up.lock().take(), self.walk.lock().take()];
+        tasks.into_iter().flatten().for_each(|task| task.abort());
     }
 }

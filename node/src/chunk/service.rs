@@ -16,6 +16,7 @@ use weft_core::site::fewest;
 use weft_proto::status::to_status;
 use weft_proto::{PROTOCOL, pb};
 
+use super::delete::delete;
 use super::forward::forward;
 use super::index::ChunkKey;
 use super::right;
@@ -44,6 +45,10 @@ pub struct Counters {
     pub get_bytes: AtomicU64,
     /// Chunks copied here from other members.
     pub fetched: AtomicU64,
+    /// Chunks deleted here because nobody names them, though nobody asked for it.
+    pub orphans: AtomicU64,
+    /// Chunks deleted here because this server left their placement group.
+    pub left: AtomicU64,
 }
 
 /// The gRPC service.
@@ -70,9 +75,14 @@ impl pb::chunk_server::Chunk for ChunkService {
         let reply = list(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(reply))
     }
+
+    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteReply>, Status> {
+        let deleted = delete(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(pb::DeleteReply { deleted }))
+    }
 }
 
-fn envelope(envelope: &Option<pb::Envelope>) -> Result<&pb::Envelope, Refusal> {
+pub(super) fn envelope(envelope: &Option<pb::Envelope>) -> Result<&pb::Envelope, Refusal> {
     let envelope = envelope.as_ref().ok_or_else(|| Refusal::Invalid { why: "no envelope".into() })?;
     match envelope.protocol {
         PROTOCOL => Ok(envelope),
@@ -80,7 +90,7 @@ fn envelope(envelope: &Option<pb::Envelope>) -> Result<&pb::Envelope, Refusal> {
     }
 }
 
-fn chunk_key(pg: u32, space: u64, chunk: &Option<pb::ChunkRef>) -> Result<ChunkKey, Refusal> {
+pub(super) fn chunk_key(pg: u32, space: u64, chunk: &Option<pb::ChunkRef>) -> Result<ChunkKey, Refusal> {
     let chunk = chunk.as_ref().ok_or_else(|| Refusal::Invalid { why: "no chunk is named".into() })?;
     let chunk = ChunkId { client: ClientId(chunk.client), counter: chunk.counter };
     Ok(ChunkKey { pg: PgId(pg), space: SpaceId(space), chunk })

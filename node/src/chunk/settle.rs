@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 use weft_core::refusal::Refusal;
 
-use super::format::{Body, Entry, Life, Record};
+use super::format::{Body, Entry, Life, Record, Voided};
 use super::index::{ChunkKey, Covered, Place};
 use super::recover;
 use super::segment::Writing;
@@ -44,7 +45,7 @@ async fn settle(inner: &Inner, mut batch: Vec<Landed>) {
     for landed in &batch {
         offsets.entry(landed.life.segment).or_default().insert(landed.offset);
         if landed.result.is_ok() {
-            changes.push(change(landed));
+            change(landed, &mut changes);
         }
     }
     let covered = covered(&mut inner.state.lock(), &offsets, COVER_EVERY);
@@ -78,11 +79,16 @@ async fn settle(inner: &Inner, mut batch: Vec<Landed>) {
                 (Err(error), _) => Err(write_failed(state, life, &error)),
             };
             if let Some(writing) = writing(state, life.segment) {
-                writing.pending.remove(&offset);
+                writing.landed(offset);
                 wake_tend |= writing.pending.is_empty();
             }
             // Those who waited for it look again.
             state.flights.remove(&record.key);
+            if let Body::DeleteMany(voided) = &record.body {
+                voided.iter().for_each(|voided| {
+                    state.flights.remove(&voided.key);
+                });
+            }
             answers.push((answer, outcome));
         }
     }
@@ -95,25 +101,36 @@ async fn settle(inner: &Inner, mut batch: Vec<Landed>) {
     }
 }
 
-fn change(landed: &Landed) -> (ChunkKey, Option<Place>) {
+fn change(landed: &Landed, changes: &mut Vec<(ChunkKey, Option<Place>)>) {
     match &landed.record.body {
         Body::Put { len, .. } => {
             let place = Place { segment: landed.life.segment, offset: landed.offset, len: *len };
-            (landed.record.key, Some(place))
+            changes.push((landed.record.key, Some(place)));
         }
-        Body::Delete { .. } => (landed.record.key, None),
+        Body::Delete { .. } => changes.push((landed.record.key, None)),
+        Body::DeleteMany(voided) => changes.extend(voided.iter().map(|voided| (voided.key, None))),
     }
 }
 
 /// Books one settled record. True if a segment may have become free.
 fn enter(state: &mut State, inner: &Inner, life: Life, offset: u64, record: &Record) -> bool {
-    let key = record.key;
-    let (len, deletes) = match &record.body {
-        Body::Put { len, .. } => (*len, None),
-        Body::Delete { target, len } => (*len, Some(*target)),
-    };
+    match &record.body {
+        Body::Put { len, .. } => {
+            enter_one(state, inner, life, Entry { key: record.key, offset, len: *len, deletes: None })
+        }
+        Body::Delete { target, len } => {
+            enter_one(state, inner, life, Entry { key: record.key, offset, len: *len, deletes: Some(*target) })
+        }
+        Body::DeleteMany(voided) => voided.iter().fold(false, |free, Voided { key, target, len }| {
+            free | enter_one(state, inner, life, Entry { key: *key, offset, len: *len, deletes: Some(*target) })
+        }),
+    }
+}
+
+fn enter_one(state: &mut State, inner: &Inner, life: Life, entry: Entry) -> bool {
+    let Entry { key, offset, len, deletes } = entry;
     if let Some(writing) = writing(state, life.segment) {
-        writing.entries.push(Entry { key, offset, len, deletes });
+        writing.entries.push(entry);
     }
     match deletes {
         None => {
@@ -126,6 +143,7 @@ fn enter(state: &mut State, inner: &Inner, life: Life, offset: u64, record: &Rec
                 known.deletes_in.insert((target.life.segment, target.life.generation));
             }
             inner.heads.remove(key);
+            inner.deleted.fetch_add(1, Ordering::Relaxed);
             state.books.live(target.life.segment) == 0
         }
     }

@@ -21,7 +21,9 @@ use weft_core::limits::{BLOCK, MAX_CHUNK};
 use weft_core::refusal::Refusal;
 
 use super::books::Books;
-use super::format::{Body, Found, Life, MAX_HEAD, PAGE, Record, SegmentHeader, Target, head_len, record_len};
+use super::format::{
+    Body, Found, Life, MAX_HEAD, MAX_VOIDED, PAGE, Record, SegmentHeader, Target, Voided, head_len, record_len,
+};
 use super::heads::{Head, Heads};
 use super::index::{ChunkIndex, ChunkIndexes, ChunkKey, Place};
 use super::recover;
@@ -51,6 +53,16 @@ impl Default for StoreSettings {
             reserve_bytes: 512 << 20,
             head_cache_bytes: 16 << 20,
         }
+    }
+}
+
+/// Bytes of a segment that is made for deletions alone, out of what is kept free, when the disk is full.
+const FOR_DELETIONS: u64 = 1 << 20;
+
+impl StoreSettings {
+    /// Segments up to this length take deletions only.
+    pub(crate) fn for_deletions(&self) -> u64 {
+        (self.segment_bytes / 2).min(FOR_DELETIONS).next_multiple_of(PAGE)
     }
 }
 
@@ -128,6 +140,10 @@ pub(crate) struct Inner {
     /// Wakes `tend`.
     pub(crate) work: Notify,
     pub(crate) bad_sums: AtomicU64,
+    /// Chunks made void.
+    pub(crate) deleted: AtomicU64,
+    /// Bytes given back to the file system: holes punched, segments removed.
+    pub(crate) given_back: AtomicU64,
     pub(crate) closed: AtomicBool,
 }
 
@@ -151,6 +167,10 @@ pub(crate) struct State {
     pub(crate) wanting: bool,
     /// No further segment can be made.
     pub(crate) full: bool,
+    /// A deletion waits for a segment though no further one can be made for chunks.
+    pub(crate) wanting_deletions: bool,
+    /// Not even a small one could be made; looked at again in a moment.
+    pub(crate) full_for_deletions: bool,
     /// The disk failed: nothing is taken any more.
     pub(crate) failed: Option<String>,
 }
@@ -167,17 +187,17 @@ pub(crate) struct Known {
     pub(crate) sealed: bool,
     /// Segments (and their generations) in which its deletions make records void.
     pub(crate) deletes_in: BTreeSet<(u64, u64)>,
-    /// Chunks put into it, once it is sealed.
-    pub(crate) puts: u64,
-    /// It has holes.
+    /// It has, or may have, holes.
     pub(crate) punched: bool,
-    /// How many of its chunks were live when space was last given back.
-    pub(crate) punched_to: u64,
+    /// How much of it was void when holes were last punched.
+    pub(crate) punched_at: u64,
+    /// Bytes of the holes.
+    pub(crate) punched_bytes: u64,
 }
 
 impl Known {
     pub(crate) fn new(header: SegmentHeader) -> Known {
-        Known { header, sealed: false, deletes_in: BTreeSet::new(), puts: 0, punched: false, punched_to: 0 }
+        Known { header, sealed: false, deletes_in: BTreeSet::new(), punched: false, punched_at: 0, punched_bytes: 0 }
     }
 }
 
@@ -239,6 +259,8 @@ impl Store {
             room: Notify::new(),
             work: Notify::new(),
             bad_sums: AtomicU64::new(0),
+            deleted: AtomicU64::new(0),
+            given_back: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
         let tasks = vec![tokio::spawn(settle::run(inner.clone(), landings)), tokio::spawn(tend::run(inner.clone()))];
@@ -267,7 +289,7 @@ impl Store {
             return Err(Refusal::Invalid { why: format!("chunk {} is stored with other bytes", chunk.key.chunk) });
         }
         let body = Body::Put { uploader: chunk.uploader, len: len as u32, sums: chunk.sums };
-        self.append(flight, Record { key: chunk.key, body }, Some(chunk.data)).await
+        self.append(vec![flight], Record { key: chunk.key, body }, Some(chunk.data)).await
     }
 
     /// Makes a chunk void; false if it is not here. Its space is given back in time.
@@ -276,18 +298,40 @@ impl Store {
     /// The disk is full or failed.
     pub async fn delete(&self, key: ChunkKey) -> Result<bool, Refusal> {
         let flight = self.board(key).await;
-        let Some(place) = self.inner.find(key)? else { return Ok(false) };
-        let generation = {
-            let state = self.inner.state.lock();
-            state.segments.get(&place.segment).map(|known| known.header.life.generation)
-        };
-        let Some(generation) = generation else {
-            return Err(Refusal::DiskFailed { why: format!("segment {} of a chunk is missing", place.segment) });
-        };
-        let life = Life { segment: place.segment, generation };
-        let body = Body::Delete { target: Target { life, offset: place.offset }, len: place.len };
-        self.append(flight, Record { key, body }, None).await?;
+        let Some(Voided { target, len, .. }) = self.inner.voided(key)? else { return Ok(false) };
+        self.append(vec![flight], Record { key, body: Body::Delete { target, len } }, None).await?;
         Ok(true)
+    }
+
+    /// Makes many chunks void, [`MAX_VOIDED`] with one record; those that are not here are passed over. Returns how many
+    /// were here. Their space is given back in time.
+    ///
+    /// # Errors
+    /// The disk is full or failed; some of them may be void already.
+    pub async fn delete_many(&self, keys: &[ChunkKey]) -> Result<u64, Refusal> {
+        let mut deleted = 0;
+        // In order and each once: two such calls wait for each other at one chunk, never in a circle.
+        let keys: BTreeSet<ChunkKey> = keys.iter().copied().collect();
+        let keys: Vec<ChunkKey> = keys.into_iter().collect();
+        for part in keys.chunks(MAX_VOIDED) {
+            let mut flights = Vec::with_capacity(part.len());
+            let mut voided = Vec::with_capacity(part.len());
+            for key in part {
+                let flight = self.board(*key).await;
+                if let Some(found) = self.inner.voided(*key)? {
+                    flights.push(flight);
+                    voided.push(found);
+                }
+            }
+            let record = match voided[..] {
+                [] => continue,
+                [Voided { key, target, len }] => Record { key, body: Body::Delete { target, len } },
+                [Voided { key, .. }, ..] => Record { key, body: Body::DeleteMany(voided) },
+            };
+            deleted += flights.len() as u64;
+            self.append(flights, record, None).await?;
+        }
+        Ok(deleted)
     }
 
     /// Finds a chunk for reading.
@@ -331,13 +375,17 @@ impl Store {
     /// What it holds and whether it takes more.
     pub fn facts(&self) -> StoreFacts {
         let state = self.inner.state.lock();
-        let room = state.active.as_ref().map_or(0, Writing::room);
+        // What is kept for deletions is no room for chunks.
+        let for_chunks = |segment: u64| segment > self.inner.settings.for_deletions();
+        let active = state.active.as_ref().filter(|active| for_chunks(active.header.len));
+        let room = active.map_or(0, Writing::room);
+        let spare = state.spares.iter().any(|spare| for_chunks(spare.file.len()));
         let nearly = room < record_len(MAX_CHUNK).max(self.inner.settings.segment_bytes / 8);
         StoreFacts {
             space: state.space,
             chunks: state.books.chunks,
             chunk_bytes: state.books.bytes,
-            full: state.failed.is_some() || (state.full && state.spares.is_empty() && nearly),
+            full: state.failed.is_some() || (state.full && !spare && nearly),
             failed: state.failed.clone(),
         }
     }
@@ -345,6 +393,11 @@ impl Store {
     /// Blocks that did not match their sums, since the start.
     pub fn bad_sums(&self) -> u64 {
         self.inner.bad_sums.load(Ordering::Relaxed)
+    }
+
+    /// Chunks made void and bytes given back to the file system, since the start.
+    pub fn given_back(&self) -> (u64, u64) {
+        (self.inner.deleted.load(Ordering::Relaxed), self.inner.given_back.load(Ordering::Relaxed))
     }
 
     /// Takes no more chunks, waits for those on their way and saves the index. Idempotent.
@@ -389,14 +442,13 @@ impl Store {
 
     /// Queues a record behind the others and waits until it is settled. Nothing is awaited between the queueing and
     /// the hand-over of the flight, so a caller that goes away leaves no flight behind.
-    async fn append(&self, flight: Flight, record: Record, data: Option<Bytes>) -> Result<(), Refusal> {
-        let len = record.len();
+    async fn append(&self, flights: Vec<Flight>, record: Record, data: Option<Bytes>) -> Result<(), Refusal> {
         let answer = loop {
             let room = self.inner.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            match self.inner.take_room(len)? {
-                Some(taken) => break self.inner.queue(flight, record, data, taken),
+            match self.inner.take_room(&record)? {
+                Some(taken) => break self.inner.queue(flights, record, data, taken),
                 None => self.inner.work.notify_one(),
             }
             room.await;
@@ -433,12 +485,28 @@ struct Taken<'a> {
 }
 
 impl Inner {
+    /// What a deletion says of a chunk that is here.
+    fn voided(&self, key: ChunkKey) -> Result<Option<Voided>, Refusal> {
+        let Some(place) = self.find(key)? else { return Ok(None) };
+        let state = self.state.lock();
+        let Some(known) = state.segments.get(&place.segment) else {
+            return Err(Refusal::DiskFailed { why: format!("segment {} of a chunk is missing", place.segment) });
+        };
+        let target = Target { life: known.header.life, offset: place.offset };
+        Ok(Some(Voided { key, target, len: place.len }))
+    }
+
     pub(crate) fn find(&self, key: ChunkKey) -> Result<Option<Place>, Refusal> {
         self.index.get(key).map_err(broken_index)
     }
 
     /// `None`: wait for `room`.
-    fn take_room(&self, len: u64) -> Result<Option<Taken<'_>>, Refusal> {
+    fn take_room(&self, record: &Record) -> Result<Option<Taken<'_>>, Refusal> {
+        let (len, entries) = (record.len(), record.entries());
+        let is_put = matches!(record.body, Body::Put { .. });
+        let for_deletions = self.settings.for_deletions();
+        // What is kept for deletions takes no puts.
+        let takes = |segment: u64| !is_put || segment > for_deletions;
         let mut guard = self.state.lock();
         if self.closed.load(Ordering::Acquire) {
             return Err(Refusal::NotServed { what: "chunks: it is shutting down".into() });
@@ -447,12 +515,20 @@ impl Inner {
         if let Some(why) = &state.failed {
             return Err(Refusal::DiskFailed { why: why.clone() });
         }
-        if !state.active.as_ref().is_some_and(|active| active.fits(len)) {
-            let Some(at) = state.spares.iter().position(|spare| len <= segment::largest_record(spare.file.len()))
-            else {
-                let largest = segment::largest_record(self.settings.segment_bytes);
+        let fits = |active: &Writing| takes(active.header.len) && active.fits(len, entries);
+        if !state.active.as_ref().is_some_and(fits) {
+            let fits = |spare: &Spare| {
+                let room = spare.file.len();
+                takes(room) && len <= segment::largest_record(room, entries)
+            };
+            let Some(at) = state.spares.iter().position(fits) else {
+                let largest = segment::largest_record(self.settings.segment_bytes, entries);
                 if len > largest {
                     return Err(Refusal::TooLarge { what: "chunk record".into(), size: len, limit: largest });
+                }
+                if state.full && !is_put && !state.full_for_deletions {
+                    state.wanting_deletions = true;
+                    return Ok(None);
                 }
                 if state.full {
                     return Err(Refusal::NoSpace { why: "the chunk server's disk is full".into() });
@@ -466,7 +542,7 @@ impl Inner {
         }
         let Some(active) = state.active.as_mut() else { return Ok(None) };
         let used_before = active.at;
-        let offset = active.take(len);
+        let offset = active.take(len, entries);
         // The next segment is made ready when this one is a quarter full.
         let quarter = active.header.len / 4;
         if used_before < quarter && active.at >= quarter {
@@ -498,7 +574,7 @@ impl Inner {
 
     fn queue(
         &self,
-        mut flight: Flight,
+        mut flights: Vec<Flight>,
         record: Record,
         data: Option<Bytes>,
         taken: Taken<'_>,
@@ -512,7 +588,7 @@ impl Inner {
         let padding = filled.next_multiple_of(PAGE as usize) - filled;
         let parts = [Some(head), data, (padding > 0).then(|| Bytes::from_static(&ZEROES[..padding]))];
         let landed = self.landed.clone();
-        flight.key = None;
+        flights.iter_mut().for_each(|flight| flight.key = None);
         let parts = parts.into_iter().flatten().collect();
         let done: WriteDone = Box::new(move |result| {
             // Nobody listens after a shutdown.

@@ -1,18 +1,20 @@
 //! Segments are made ready before they are needed, sealed when they are full, and given back when all they hold is
-//! void: one task, beside the puts.
+//! void: one task, beside the puts. What is given back of segments that hold others too: `give_back.rs`.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::books::mark;
-use super::format::{Entry, FIRST_RECORD, PAGE, SegmentHeader, Trailer, decode_table, encode_table, record_len};
+use super::format::{Entry, FIRST_RECORD, PAGE, SegmentHeader, Trailer, decode_table, encode_table};
+use super::give_back::{self, Quiet};
 use super::index::{Covered, Place};
 use super::segment;
-use super::store::{Inner, Spare, State};
+use super::store::{Inner, Known, Spare, State};
 use crate::parts::{DiskFile, OpenMode, write_durable};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -25,14 +27,27 @@ const SMALL_SEGMENT: u64 = 16 << 20;
 /// Tends the segments until the store is gone.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let mut looked: Option<Instant> = None;
+    let mut quiet = Quiet::default();
     loop {
-        if looked.is_none_or(|looked| looked.elapsed() >= EVERY) {
+        let look = looked.is_none_or(|looked| looked.elapsed() >= EVERY);
+        if look {
             looked = Some(Instant::now());
             look_at_space(&inner).await;
+            inner.state.lock().full_for_deletions = false;
         }
         if inner.state.lock().failed.is_none() {
+            if look {
+                quiet.look(&mut inner.state.lock(), Instant::now());
+            }
             while seal_one(&inner).await || recycle_one(&inner).await {}
+            if look && quiet.is_long() {
+                give_back::spares(&inner).await;
+            }
             make_ready(&inner).await;
+            make_for_deletions(&inner).await;
+            if look {
+                give_back::void(&inner).await;
+            }
         } else {
             inner.room.notify_waiters();
         }
@@ -51,7 +66,8 @@ async fn look_at_space(inner: &Inner) {
     }
 }
 
-fn next_len(inner: &Inner, state: &State) -> u64 {
+/// Bytes of the next segment for chunks.
+pub(crate) fn next_len(inner: &Inner, state: &State) -> u64 {
     let full = inner.settings.segment_bytes.next_multiple_of(PAGE);
     let quarter = full / 4;
     if state.segments.len() < SMALL_SEGMENTS && quarter >= SMALL_SEGMENT { quarter } else { full }
@@ -71,7 +87,7 @@ async fn make_ready(inner: &Inner) {
         (number, len)
     };
     let made = make(inner, number, len).await;
-    let full = {
+    {
         let state = &mut *inner.state.lock();
         let was_full = state.full;
         state.full = made.is_err();
@@ -83,12 +99,34 @@ async fn make_ready(inner: &Inner) {
             Err(error) if !was_full => tracing::warn!(%error, "no further segment for chunks can be made"),
             Err(_) => {}
         }
-        state.full
-    };
-    inner.room.notify_waiters();
-    if full {
-        punch_dead(inner).await;
     }
+    inner.room.notify_waiters();
+}
+
+/// Where deletions wait and the disk is full, makes a small segment for them out of what is kept free.
+async fn make_for_deletions(inner: &Inner) {
+    let len = inner.settings.for_deletions();
+    let number = {
+        let state = &mut *inner.state.lock();
+        if !std::mem::take(&mut state.wanting_deletions) || state.spares.iter().any(|spare| spare.file.len() >= len) {
+            return;
+        }
+        let number = state.next_number;
+        state.next_number += 1;
+        number
+    };
+    let made = reserve(inner, number, len).await;
+    {
+        let state = &mut *inner.state.lock();
+        match made {
+            Ok(file) => state.spares.push_back(Spare { number, file }),
+            Err(error) => {
+                tracing::warn!(%error, "no segment for deletions can be made");
+                state.full_for_deletions = true;
+            }
+        }
+    }
+    inner.room.notify_waiters();
 }
 
 async fn make(inner: &Inner, number: u64, len: u64) -> io::Result<Arc<dyn DiskFile>> {
@@ -98,6 +136,10 @@ async fn make(inner: &Inner, number: u64, len: u64) -> io::Result<Arc<dyn DiskFi
         let why = format!("{} bytes are free, {} are kept free", space.free_bytes, inner.settings.reserve_bytes);
         return Err(io::Error::new(io::ErrorKind::StorageFull, why));
     }
+    reserve(inner, number, len).await
+}
+
+async fn reserve(inner: &Inner, number: u64, len: u64) -> io::Result<Arc<dyn DiskFile>> {
     let path = segment::path(&inner.segments, number);
     let made = inner.disk.open(&path, OpenMode::Reserve { len }).await;
     if made.is_err() {
@@ -126,7 +168,6 @@ async fn seal_one(inner: &Inner) -> bool {
         Ok(()) => {
             if let Some(known) = state.segments.get_mut(&number) {
                 known.sealed = true;
-                known.puts = entries.iter().filter(|entry| entry.deletes.is_none()).count() as u64;
             }
             state.retired.retain(|writing| writing.header.life != header.life);
             true
@@ -158,20 +199,25 @@ async fn write_seal(file: &dyn DiskFile, header: &SegmentHeader, at: u64, entrie
     write_durable(file, trailer_at, vec![trailer.encode(header.life, trailer_at)]).await
 }
 
-/// Frees one segment in which everything is void. Its deletions must have become meaningless too: what they make void
-/// lies in segments that are gone, else a rebuild of the index would bring it back. False if there is none.
+/// Whether nothing in a segment means anything any more: all its chunks are void, and what its deletions make void lies
+/// in segments that are gone, else a rebuild of the index would bring it back.
+pub(crate) fn is_meaningless(state: &State, known: &Known) -> bool {
+    let own = known.header.life.segment;
+    let gone = |&(segment, generation): &(u64, u64)| {
+        segment == own || state.segments.get(&segment).is_none_or(|known| known.header.life.generation != generation)
+    };
+    state.books.live(own) == 0 && known.deletes_in.iter().all(gone)
+}
+
+/// Frees one segment in which nothing means anything any more. False if there is none.
 async fn recycle_one(inner: &Inner) -> bool {
-    let (header, spare) = {
+    let (header, spare, rest) = {
         let state = inner.state.lock();
-        let gone = |&(segment, generation): &(u64, u64), of: u64| {
-            segment == of || state.segments.get(&segment).is_none_or(|known| known.header.life.generation != generation)
-        };
-        let dead = state.segments.iter().find(|&(&number, known)| {
-            known.sealed && state.books.live(number) == 0 && known.deletes_in.iter().all(|target| gone(target, number))
-        });
-        let Some((_, known)) = dead else { return false };
+        let dead = state.segments.values().find(|known| known.sealed && is_meaningless(&state, known));
+        let Some(known) = dead else { return false };
         let enough = state.spares.iter().filter(|spare| spare.file.len() >= known.header.len).count() >= MAX_SPARES;
-        (known.header, !known.punched && !enough && known.header.len >= next_len(inner, &state))
+        let spare = !known.punched && !enough && known.header.len >= next_len(inner, &state);
+        (known.header, spare, known.header.len.saturating_sub(known.punched_bytes))
     };
     let number = header.life.segment;
     let path = segment::path(&inner.segments, number);
@@ -192,6 +238,9 @@ async fn recycle_one(inner: &Inner) -> bool {
     match freed {
         Ok(spare) => {
             state.segments.remove(&number);
+            if spare.is_none() {
+                inner.given_back.fetch_add(rest, Ordering::Relaxed);
+            }
             state.spares.extend(spare);
             state.full = false;
             true
@@ -202,50 +251,6 @@ async fn recycle_one(inner: &Inner) -> bool {
             false
         }
     }
-}
-
-/// The disk is short of room: gives back the space of void chunks inside segments that hold others too.
-async fn punch_dead(inner: &Inner) {
-    loop {
-        let header = {
-            let state = inner.state.lock();
-            let found = state.segments.iter().find(|&(&number, known)| {
-                let live = state.books.live(number);
-                known.sealed && live > 0 && live < known.puts && known.punched_to != live
-            });
-            let Some((_, known)) = found else { return };
-            known.header
-        };
-        let number = header.life.segment;
-        let punched = punch_segment(inner, &header).await;
-        if let Err(error) = &punched {
-            tracing::warn!(%error, segment = number, "give back the space of void chunks");
-        }
-        let state = &mut *inner.state.lock();
-        let live = state.books.live(number);
-        if let Some(known) = state.segments.get_mut(&number) {
-            known.punched = true;
-            known.punched_to = live;
-        }
-    }
-}
-
-async fn punch_segment(inner: &Inner, header: &SegmentHeader) -> io::Result<()> {
-    let number = header.life.segment;
-    let file = inner.disk.open(&segment::path(&inner.segments, number), OpenMode::Write).await?;
-    let Some((_, entries)) = read_table(&*file, header).await? else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "its table is damaged"));
-    };
-    for entry in entries.iter().filter(|entry| entry.deletes.is_none()) {
-        let place = Place { segment: number, offset: entry.offset, len: entry.len };
-        let live = inner.index.get(entry.key).map_err(io::Error::other)? == Some(place);
-        // The first page stays: a header costs little and keeps the segment readable record by record.
-        let span = record_len(entry.len) - PAGE;
-        if !live && span > 0 {
-            file.punch(entry.offset + PAGE, span).await?;
-        }
-    }
-    Ok(())
 }
 
 /// The trailer and the table of a sealed segment; `None` if either does not decode.

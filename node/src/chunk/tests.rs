@@ -393,3 +393,78 @@ async fn listing_goes_page_by_page_and_only_with_the_callers_map() {
     let refused = client.list(list(None, three.version + 1)).await.map_err(|status| from_status(&status));
     assert!(matches!(refused, Err(Refusal::Busy { .. })), "{refused:?}");
 }
+
+impl Three {
+    fn deletion(&self, of: usize, counters: std::ops::Range<u64>) -> pb::DeleteRequest {
+        let replica = replica(of as u32 + 1);
+        let chunk = |counter| pb::SpaceChunk { space: SPACE.0, chunk: Some(pb::ChunkRef { client: 7, counter }) };
+        pb::DeleteRequest {
+            envelope: Some(envelope()),
+            pg: PG.0,
+            pg_epoch: self.epoch,
+            chunks: counters.map(chunk).collect(),
+            to_node: replica.node.0,
+            to_incarnation: replica.incarnation.0,
+        }
+    }
+
+    async fn delete(&self, at: usize, request: pb::DeleteRequest) -> Result<u64, Refusal> {
+        let reply = self.nodes[at].client.clone().delete(request).await;
+        reply.map(|reply| reply.into_inner().deleted).map_err(|status| from_status(&status))
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_is_confirmed_only_by_a_member_at_the_named_epoch() {
+    let mut three = Three::start().await;
+    for counter in 0..300 {
+        three.send(0, three.put(counter, 10)).await.unwrap();
+    }
+    let old = three.deletion(1, 0..200);
+    assert_eq!(three.delete(1, old.clone()).await, Ok(200));
+    assert_eq!(three.delete(1, old.clone()).await, Ok(0), "again");
+    assert!(three.has(0, 0) && !three.has(1, 0) && three.has(1, 200));
+    let refused = three.delete(0, old.clone()).await;
+    assert!(matches!(refused, Err(Refusal::WrongRecipient { .. })), "{refused:?}");
+    let nobody = pb::DeleteRequest { to_node: 0, to_incarnation: 0, ..old.clone() };
+    assert!(matches!(three.delete(0, nobody).await, Err(Refusal::WrongRecipient { .. })));
+    three.members([Serving, Serving, Away]);
+    let refused = three.delete(1, pb::DeleteRequest { chunks: three.deletion(1, 200..300).chunks, ..old }).await;
+    assert_eq!(refused, Err(Refusal::StalePlacement { pg: PG, epoch: PgEpoch(2) }));
+    let refused = three.delete(2, three.deletion(2, 0..300)).await;
+    assert!(matches!(refused, Err(Refusal::MayNotAcknowledge { .. })), "{refused:?}");
+    assert!(three.has(1, 200) && three.has(2, 0), "nothing is deleted where nothing may be confirmed");
+    let many = three.deletion(0, 0..2000);
+    assert!(matches!(three.delete(0, many).await, Err(Refusal::TooLarge { .. })));
+}
+
+#[tokio::test]
+async fn chunks_of_a_group_that_was_left_go_once_the_others_are_whole() {
+    let mut three = Three::start().await;
+    for counter in 0..20 {
+        three.send(0, three.put(counter, 10)).await.unwrap();
+    }
+    let left = &mut std::collections::BTreeMap::new();
+    let without_third = |three: &Three, second: MemberState| {
+        let mut map = three.map([Serving, second, Serving]);
+        map.pgs[0].members.pop();
+        map
+    };
+    let server = three.nodes[2].server.clone();
+    three.next();
+    three.nodes.iter().for_each(|node| node.map.offer(without_third(&three, Behind)));
+    three.grant(Duration::from_secs(60));
+    super::orphans::walk(&server.shared, Duration::ZERO, left, Duration::ZERO).await;
+    assert!(three.has(2, 0), "another member has not everything yet");
+    three.next();
+    three.nodes.iter().for_each(|node| node.map.offer(without_third(&three, Serving)));
+    three.version += 1;
+    three.grant(Duration::from_secs(60));
+    super::orphans::walk(&server.shared, Duration::ZERO, left, Duration::ZERO).await;
+    assert!(three.has(2, 0), "the lease is for a map that this server does not have");
+    three.nodes.iter().for_each(|node| node.map.offer(without_third(&three, Serving)));
+    super::orphans::walk(&server.shared, Duration::ZERO, left, Duration::from_secs(600)).await;
+    assert!(three.has(2, 0), "left just now");
+    super::orphans::walk(&server.shared, Duration::ZERO, left, Duration::ZERO).await;
+    assert!((0..20).all(|counter| !three.has(2, counter) && three.has(0, counter)));
+}

@@ -14,6 +14,7 @@ use weft_core::refusal::Refusal;
 use weft_proto::pb;
 
 use super::duties;
+use super::garbage;
 use super::group::Group;
 use super::log::{LogSettings, LogState, SegmentLog};
 use super::machine::Machine;
@@ -39,6 +40,7 @@ const REOPEN_AFTER_MAX: Duration = Duration::from_secs(30);
 pub struct Groups {
     parts: Parts,
     settings: RaftSettings,
+    keep_freed: Duration,
     identity: Identity,
     addr: String,
     records: PathBuf,
@@ -71,6 +73,7 @@ impl Groups {
         let groups = Arc::new(Groups {
             parts: parts.clone(),
             settings: settings.raft.clone(),
+            keep_freed: Duration::from_secs(settings.chunks.keep_freed_s),
             identity: identity.clone(),
             addr: addr.clone(),
             records: settings.data.join(RECORDS_FOLDER),
@@ -87,7 +90,8 @@ impl Groups {
         }
         let weak = Arc::downgrade(&groups);
         groups.in_background(duties::persist(weak.clone()));
-        groups.in_background(duties::lead(weak));
+        groups.in_background(duties::lead(weak.clone()));
+        groups.in_background(garbage::run(weak));
         Ok(groups)
     }
 
@@ -172,6 +176,19 @@ impl Groups {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// For how long a chunk that is named no more stays at least.
+    pub(crate) fn keep_freed(&self) -> Duration {
+        self.keep_freed
+    }
+
+    pub(crate) fn map(&self) -> &MapCell {
+        &self.map
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     pub(crate) fn settings(&self) -> &RaftSettings {

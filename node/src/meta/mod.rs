@@ -8,6 +8,7 @@
 //! only up to what the record store has made durable; a replica that lost records neither answers nor leads.
 
 mod duties;
+mod garbage;
 mod group;
 mod groups;
 mod history;
@@ -15,6 +16,7 @@ mod leases;
 pub mod log;
 mod machine;
 mod marks;
+mod orphans;
 mod raft;
 mod reads;
 mod replicas;

@@ -21,6 +21,7 @@ use weft_proto::{pb, status};
 use super::group::Group;
 use super::groups::Groups;
 use super::leases::{LISTEN, Wanted};
+use super::orphans;
 
 /// How long a request is worked on where its caller does not say, and at the most.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -225,5 +226,11 @@ impl Meta for MetaService {
 
     async fn recalls(&self, request: Request<pb::RecallsRequest>) -> Result<Response<pb::RecallsReply>, Status> {
         answer(self.listen(request.into_inner()).await)
+    }
+
+    async fn garbage(&self, request: Request<pb::GarbageRequest>) -> Result<Response<pb::GarbageReply>, Status> {
+        let wire = request.into_inner();
+        let asked = async { orphans::answer(self.group(GroupId(wire.group))?, wire).await };
+        answer(asked.await)
     }
 }

@@ -161,6 +161,8 @@ impl Standing {
             levels.chunk_get_bytes = asked.get_bytes.load(Ordering::Relaxed);
             levels.chunks_fetched = asked.fetched.load(Ordering::Relaxed);
             levels.bad_sums = chunk.bad_sums();
+            levels.chunks_orphaned = asked.orphans.load(Ordering::Relaxed) + asked.left.load(Ordering::Relaxed);
+            (levels.chunks_deleted, levels.chunk_bytes_given_back) = chunk.store().given_back();
         }
         match self.disk.space().await {
             Ok(space) => {

@@ -250,6 +250,11 @@ pub(crate) fn freed(space: SpaceId, chunk: ChunkId) -> Bytes {
     Key::of(FREED).u64(space.0).u64(chunk.client.0).u64(chunk.counter).done()
 }
 
+/// All freed chunks.
+pub(crate) fn all_freed() -> (Bytes, Bytes) {
+    prefixed(&[FREED])
+}
+
 /// All freed chunks of a space.
 pub(crate) fn freed_of(space: SpaceId) -> (Bytes, Bytes) {
     prefixed(&Key::of(FREED).u64(space.0).done())

@@ -3,6 +3,7 @@
 pub mod copies;
 pub mod counts;
 pub mod fsck;
+pub mod gone;
 pub mod linearizable;
 pub mod namespace;
 pub mod readable;

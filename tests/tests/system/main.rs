@@ -3,6 +3,7 @@
 mod bad_input;
 mod fsck;
 mod full_disks;
+mod garbage;
 mod kills;
 mod node_down;
 mod parallel;

@@ -380,6 +380,121 @@ async fn a_segment_of_a_later_version_is_not_touched() {
     assert!(matches!(refused, Some(OpenError::Newer { version: 9, .. })), "{refused:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_takes_deletions_and_then_chunks_again() {
+    // Three segments for chunks and what is kept free.
+    let small = Arc::new(Small { disk: MemDisk::new(), free: AtomicU64::new(4 * SEGMENT) });
+    let disk: Arc<dyn Disk> = small.clone();
+    let dice = Arc::new(Row(AtomicU64::new(3)));
+    let reserving = StoreSettings { reserve_bytes: SEGMENT, ..settings() };
+    let store = Store::open(disk, &MemoryIndexes, dice, reserving).await.unwrap();
+    let mut stored = 0;
+    // Until not the smallest chunk fits anywhere.
+    for len in [9000, 1] {
+        while store.put(chunk(stored, len)).await.is_ok() {
+            stored += 1;
+        }
+    }
+    assert!(matches!(store.put(chunk(5000, 1)).await, Err(Refusal::NoSpace { .. })));
+    let keys: Vec<ChunkKey> = (0..stored).map(key).collect();
+    assert_eq!(store.delete(keys[0]).await, Ok(true));
+    assert!(matches!(store.put(chunk(5000, 1)).await, Err(Refusal::NoSpace { .. })), "that room is for deletions");
+    assert_eq!(store.delete_many(&keys).await, Ok(stored - 1));
+    assert_eq!(store.delete_many(&keys).await, Ok(0));
+    small.free.store(3 * SEGMENT, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    store.put(chunk(6000, 9000)).await.unwrap();
+    assert_eq!(store.facts().chunks, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_store_keeps_one_spare_segment_and_what_is_live() {
+    let (mem, disk) = mem();
+    let store = open(&disk, &MemoryIndexes).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let at_first = segment_paths(&mem).await.len();
+    for counter in 0..100 {
+        store.put(chunk(counter, 9000)).await.unwrap();
+    }
+    assert!(segment_paths(&mem).await.len() > 8);
+    let keys: Vec<ChunkKey> = (0..100).map(key).collect();
+    let before = store.given_back();
+    assert_eq!(store.delete_many(&keys).await, Ok(100));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(segment_paths(&mem).await.len(), at_first);
+    let (deleted, given) = store.given_back();
+    assert_eq!(deleted - before.0, 100);
+    assert!(given - before.1 >= 8 * SEGMENT, "{given}");
+    // What little is live keeps its segments, and nothing else does.
+    for counter in 200..300 {
+        store.put(chunk(counter, 9000)).await.unwrap();
+    }
+    let keys: Vec<ChunkKey> = (200..300).filter(|n| n % 10 != 0).map(key).collect();
+    assert_eq!(store.delete_many(&keys).await, Ok(90));
+    let before = store.given_back().1;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(store.given_back().1 - before >= 90 * 8192, "holes are punched though the disk is not full");
+    drop(store);
+    let store = open(&disk, &MemoryIndexes).await.unwrap();
+    for counter in (200..300).filter(|n| n % 10 == 0) {
+        assert_eq!(read(&store, counter).await.unwrap(), bytes(counter, 9000));
+    }
+    assert_eq!(store.facts().chunks, 10);
+}
+
+#[tokio::test]
+async fn many_deletions_cost_few_pages() {
+    let (mem, disk) = mem();
+    let store = Store::open(
+        disk.clone(),
+        &MemoryIndexes,
+        Arc::new(Row(AtomicU64::new(9))),
+        StoreSettings { segment_bytes: 16 << 20, ..settings() },
+    );
+    let store = store.await.unwrap();
+    for counter in 0..1000 {
+        store.put(chunk(counter, 10)).await.unwrap();
+    }
+    let used = |store: &Store| store.inner.state.lock().active.as_ref().map_or(0, |active| active.at);
+    let before = used(&store);
+    let keys: Vec<ChunkKey> = (0..1000).map(key).collect();
+    assert_eq!(store.delete_many(&keys).await, Ok(1000));
+    assert!(used(&store) - before <= 7 * 8192, "{} bytes for 1000 deletions", used(&store) - before);
+    drop(store);
+    mem.crash(5);
+    let store = open(&disk, &MemoryIndexes).await.unwrap();
+    assert_eq!(store.facts().chunks, 0, "they survive a crash and the loss of the index");
+}
+
+/// A chunk is deleted, its segment recycled, and it is put again; then the index is thrown back to before all that, and
+/// names a place that other records have taken.
+#[tokio::test(start_paused = true)]
+async fn an_index_from_before_a_recycling_loses_nothing() {
+    let (mem, disk) = mem();
+    let indexes = Forgetful::default();
+    let store = open(&disk, &indexes).await.unwrap();
+    for counter in 0..30 {
+        store.put(chunk(counter, 9000)).await.unwrap();
+    }
+    let old = indexes.batches.lock().len();
+    let keys: Vec<ChunkKey> = (0..30).map(key).collect();
+    store.delete_many(&keys).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for counter in (0..30).rev() {
+        store.put(chunk(counter, 9000)).await.unwrap();
+    }
+    drop(store);
+    mem.crash(3);
+    indexes.batches.lock().truncate(old);
+    for _ in 0..2 {
+        let store = open(&disk, &indexes).await.unwrap();
+        for counter in 0..30 {
+            assert_eq!(read(&store, counter).await.unwrap(), bytes(counter, 9000), "{counter}");
+        }
+        store.shutdown().await;
+    }
+}
+
 /// An index that a crash throws back to an earlier batch, as sled's is.
 #[derive(Default)]
 struct Forgetful {
@@ -452,6 +567,11 @@ enum Step {
     Delete {
         counter: u64,
     },
+    DeleteMany {
+        counters: Vec<u64>,
+    },
+    /// Time for segments to be sealed, punched, recycled.
+    Quiet,
     Get {
         counter: u64,
     },
@@ -472,6 +592,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => counter.clone().prop_map(|counter| Step::Put { counter }),
         3 => counter.clone().prop_map(|counter| Step::Delete { counter }),
+        2 => proptest::collection::vec(counter.clone(), 1..30).prop_map(|counters| Step::DeleteMany { counters }),
+        1 => Just(Step::Quiet),
         3 => counter.clone().prop_map(|counter| Step::Get { counter }),
         1 => (any::<bool>(), any::<u64>()).prop_map(|(clean, seed)| Step::Restart { clean, seed }),
         1 => (proptest::collection::vec(counter, 1..6), 0..6usize, any::<u64>())
@@ -504,6 +626,14 @@ async fn run(steps: Vec<Step>) {
                     assert!(!was);
                 }
             }
+            Step::DeleteMany { counters } => {
+                let keys: Vec<ChunkKey> = counters.iter().map(|counter| key(*counter)).collect();
+                let was = store.delete_many(&keys).await.unwrap() as usize;
+                let gone: BTreeMap<u64, bool> =
+                    counters.iter().filter_map(|counter| model.remove_entry(counter)).collect();
+                assert!((gone.values().filter(|known| **known).count()..=gone.len()).contains(&was));
+            }
+            Step::Quiet => tokio::time::sleep(Duration::from_secs(15)).await,
             Step::Get { counter } => check(&store, &mut model, counter).await,
             Step::Restart { clean, seed } => {
                 if clean {

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub(crate) mod fail;
+pub mod garbage;
 pub mod inode;
 pub mod lease;
 pub(crate) mod map;
