@@ -108,27 +108,23 @@ fn change(landed: &Landed) -> (ChunkKey, Option<Place>) {
 /// Books one settled record. True if a segment may have become free.
 fn enter(state: &mut State, inner: &Inner, life: Life, offset: u64, record: &Record) -> bool {
     let key = record.key;
-    let (len, deletes) = match &record.body {
-        Body::Put { len, .. } => (*len, None),
-        Body::Delete { target, len } => (*len, Some(*target)),
+    let (len, put, voids) = match &record.body {
+        Body::Put { len, replaces, .. } => (*len, true, *replaces),
+        Body::Delete { target, len } => (*len, false, Some(*target)),
     };
     if let Some(writing) = writing(state, life.segment) {
-        writing.entries.push(Entry { key, offset, len, deletes });
+        writing.entries.push(Entry { key, offset, len, put, voids });
     }
-    match deletes {
-        None => {
-            state.books.add(key, Place { segment: life.segment, offset, len });
-            false
-        }
-        Some(target) => {
-            state.books.remove(key, Place { segment: target.life.segment, offset: target.offset, len });
-            if let Some(known) = state.segments.get_mut(&life.segment) {
-                known.deletes_in.insert((target.life.segment, target.life.generation));
-            }
-            inner.heads.remove(key);
-            state.books.live(target.life.segment) == 0
-        }
+    if put {
+        state.books.add(key, Place { segment: life.segment, offset, len });
     }
+    let Some(target) = voids else { return false };
+    state.books.remove(key, Place { segment: target.life.segment, offset: target.offset, len });
+    if let Some(known) = state.segments.get_mut(&life.segment) {
+        known.voids_in.insert((target.life.segment, target.life.generation));
+    }
+    inner.heads.remove(key);
+    state.books.live(target.life.segment) == 0
 }
 
 fn write_failed(state: &mut State, life: Life, error: &io::Error) -> Refusal {

@@ -126,7 +126,7 @@ async fn seal_one(inner: &Inner) -> bool {
         Ok(()) => {
             if let Some(known) = state.segments.get_mut(&number) {
                 known.sealed = true;
-                known.puts = entries.iter().filter(|entry| entry.deletes.is_none()).count() as u64;
+                known.puts = entries.iter().filter(|entry| entry.put).count() as u64;
             }
             state.retired.retain(|writing| writing.header.life != header.life);
             true
@@ -143,12 +143,12 @@ async fn write_seal(file: &dyn DiskFile, header: &SegmentHeader, at: u64, entrie
     let (table, table_crc) = encode_table(entries, header.life, at);
     let trailer_at = header.len - PAGE;
     assert!(at + table.len() as u64 <= trailer_at, "room for the table is kept at every put");
-    let puts = entries.iter().filter(|entry| entry.deletes.is_none());
+    let puts = entries.iter().filter(|entry| entry.put);
     let place = |entry: &Entry| Place { segment: header.life.segment, offset: entry.offset, len: entry.len };
     let trailer = Trailer {
         table_at: at,
         entries: entries.len() as u32,
-        deletions: entries.iter().filter(|entry| entry.deletes.is_some()).count() as u32,
+        voiding: entries.iter().filter(|entry| entry.voids.is_some()).count() as u32,
         digest: puts.clone().fold(0, |sum, entry| sum.wrapping_add(mark(entry.key, place(entry)))),
         chunks: puts.count() as u64,
         table_crc,
@@ -167,7 +167,7 @@ async fn recycle_one(inner: &Inner) -> bool {
             segment == of || state.segments.get(&segment).is_none_or(|known| known.header.life.generation != generation)
         };
         let dead = state.segments.iter().find(|&(&number, known)| {
-            known.sealed && state.books.live(number) == 0 && known.deletes_in.iter().all(|target| gone(target, number))
+            known.sealed && state.books.live(number) == 0 && known.voids_in.iter().all(|target| gone(target, number))
         });
         let Some((_, known)) = dead else { return false };
         let enough = state.spares.iter().filter(|spare| spare.file.len() >= known.header.len).count() >= MAX_SPARES;
@@ -236,7 +236,7 @@ async fn punch_segment(inner: &Inner, header: &SegmentHeader) -> io::Result<()> 
     let Some((_, entries)) = read_table(&*file, header).await? else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "its table is damaged"));
     };
-    for entry in entries.iter().filter(|entry| entry.deletes.is_none()) {
+    for entry in entries.iter().filter(|entry| entry.put) {
         let place = Place { segment: number, offset: entry.offset, len: entry.len };
         let live = inner.index.get(entry.key).map_err(io::Error::other)? == Some(place);
         // The first page stays: a header costs little and keeps the segment readable record by record.
