@@ -25,7 +25,7 @@ use weft_proto::pb::site_client::SiteClient;
 use weft_proto::status::from_status;
 
 use crate::servers::{Call, GetChunk, NewVolume, NodeOrder, Piece, PutChunk, Recalls, Servers};
-use crate::status::{GroupReport, NodeReport};
+use crate::status::{CatchUp, ChunkHealth, GroupReport, NodeReport};
 
 /// Channels to nodes: one for small calls, some for chunk data, so that a chunk under way delays no small call.
 pub(crate) struct Grpc {
@@ -285,6 +285,17 @@ impl Servers for Grpc {
             Err(_) => Err(Refusal::Unknown { why: format!("{addr} did not answer in {} ms", wait.as_millis()) }),
         }
     }
+
+    async fn suspect(&self, addr: &str, call: Call, get: GetChunk) -> Result<(), Refusal> {
+        let wait = call.wait;
+        let request = pb::SuspectRequest {
+            space: call.space.0,
+            envelope: Some(envelope(call).to_wire()),
+            chunk: Some(convert::chunk_ref(get.chunk)),
+            pg: get.pg.0,
+        };
+        answer(addr, wait, self.chunk(addr)?.suspect(request)).await.map(drop)
+    }
 }
 
 fn parse_map(bytes: &[u8]) -> Result<SiteMap, Refusal> {
@@ -323,5 +334,26 @@ fn report(wire: pb::NodeStatusReply) -> NodeReport {
         lease_left_ms: wire.lease_left_ms,
         map_version: wire.map_version,
         uptime_ms: wire.uptime_ms,
+        chunk_health: wire.chunk_health.map(chunk_health).unwrap_or_default(),
+    }
+}
+
+fn chunk_health(wire: pb::ChunkHealth) -> ChunkHealth {
+    ChunkHealth {
+        reread: wire.reread,
+        reread_bytes: wire.reread_bytes,
+        damaged: wire.damaged,
+        missing: wire.missing,
+        healed: wire.healed,
+        waiting: wire.waiting,
+        unhealed: wire.unhealed,
+        catch_up: CatchUp {
+            groups: wire.catch_up_groups,
+            chunks: wire.catch_up_chunks,
+            bytes: wire.catch_up_bytes,
+            done_chunks: wire.caught_up_chunks,
+            done_bytes: wire.caught_up_bytes,
+            ms: wire.catch_up_ms,
+        },
     }
 }

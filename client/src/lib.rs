@@ -63,7 +63,7 @@ pub use lease::LeaseStats;
 pub use options::ConnectOptions;
 pub use parts::ClientParts;
 pub use path::{Resolved, ResolvedParent};
-pub use status::{GroupReport, NodeReport};
+pub use status::{CatchUp, ChunkHealth, GroupReport, NodeReport};
 pub use volume::{Listing, Renamed, Volume};
 
 pub use weft_core::entry::Cred;

@@ -137,4 +137,6 @@ pub(crate) trait Servers: Send + Sync + 'static {
     async fn put(&self, addr: &str, call: Call, put: PutChunk) -> Result<u32, Refusal>;
     /// Blocks that cover what was asked, in order.
     async fn get(&self, addr: &str, call: Call, get: GetChunk) -> Result<Vec<Piece>, Refusal>;
+    /// Wrong bytes of a chunk came from there: the server is to read it again.
+    async fn suspect(&self, addr: &str, call: Call, get: GetChunk) -> Result<(), Refusal>;
 }

@@ -27,6 +27,46 @@ pub struct NodeReport {
     pub map_version: u64,
     /// How long it has been running, in milliseconds.
     pub uptime_ms: u64,
+    /// What its chunk server found damaged or missing.
+    pub chunk_health: ChunkHealth,
+}
+
+/// What a chunk server found damaged or missing since its start, and what became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChunkHealth {
+    /// Chunks read again to find what rots.
+    pub reread: u64,
+    /// Their bytes.
+    pub reread_bytes: u64,
+    /// Chunks found damaged.
+    pub damaged: u64,
+    /// Chunks found missing.
+    pub missing: u64,
+    /// Of both, those healed.
+    pub healed: u64,
+    /// Of both, those not healed yet.
+    pub waiting: u64,
+    /// Of these, those that no member gave when they were last asked.
+    pub unhealed: u64,
+    /// Catching up after an absence.
+    pub catch_up: CatchUp,
+}
+
+/// How far a server that was away has caught up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CatchUp {
+    /// Placement groups that are not complete yet.
+    pub groups: u64,
+    /// Chunks known to be lacking.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Chunks fetched so far.
+    pub done_chunks: u64,
+    /// Their bytes.
+    pub done_bytes: u64,
+    /// How long ago it began, in milliseconds.
+    pub ms: u64,
 }
 
 /// One replica of a meta group.

@@ -15,6 +15,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
+use crate::chunk::ChunkHealth;
+
 /// What a request was and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Ended {
@@ -85,6 +87,8 @@ pub struct NodeLevels {
     pub chunk_bytes_given_back: u64,
     /// Blocks found damaged on the disk.
     pub bad_sums: u64,
+    /// What was found damaged or missing, and what became of it.
+    pub chunk_health: ChunkHealth,
     /// Milliseconds for which chunks may still be acknowledged.
     pub lease_left_ms: u64,
     /// Version of the site map held.
@@ -121,6 +125,14 @@ pub struct Metrics {
     chunks_orphaned: Counter,
     chunk_bytes_given_back: Counter,
     bad_sums: Counter,
+    chunks_reread: Counter,
+    chunks_damaged: Counter,
+    chunks_missing: Counter,
+    chunks_healed: Counter,
+    chunks_ill: Level,
+    chunks_unhealed: Level,
+    catch_up_chunks: Level,
+    catch_up_bytes: Level,
     lease_left_ms: Level,
     map_version: Level,
     nodes_up: Level,
@@ -167,6 +179,10 @@ impl Metrics {
         let map_version = level("site_map_version", "Version of the site map held");
         let nodes_up = level("site_nodes_up", "Nodes of the site that are up in the map held");
         let pgs_degraded = level("site_pgs_degraded", "Placement groups with a member that does not serve");
+        let chunks_ill = level("chunks_ill", "Damaged or missing chunks that are not healed yet");
+        let chunks_unhealed = level("chunks_unhealed", "Damaged or missing chunks that no other member has whole");
+        let catch_up_chunks = level("catch_up_chunks", "Chunks known to be lacking after an absence");
+        let catch_up_bytes = level("catch_up_bytes", "Their bytes");
         let mut counter = |name: &str, help: &str| {
             let counter = Counter::default();
             registry.register(name, help, counter.clone());
@@ -181,6 +197,11 @@ impl Metrics {
         let chunks_orphaned = counter("chunks_orphaned", "Chunks deleted here that a walk found: not named, or left");
         let chunk_bytes_given_back = counter("chunk_bytes_given_back", "Bytes of segments given back to the disk");
         let bad_sums = counter("chunk_bad_sums", "Blocks found damaged on the disk");
+        let chunks_reread = counter("chunks_reread", "Chunks read again to find what rots");
+        let chunks_damaged = counter("chunks_damaged", "Chunks found damaged on the disk");
+        let chunks_missing = counter("chunks_missing", "Chunks found missing that other members have");
+        let chunks_healed =
+            counter("chunks_healed", "Chunks fetched from other members in place of damaged or missing ones");
         let uptime_s = Gauge::<f64, AtomicU64>::default();
         registry.register("uptime_seconds", "Seconds since the node was started", uptime_s.clone());
         Metrics {
@@ -207,6 +228,14 @@ impl Metrics {
             chunks_orphaned,
             chunk_bytes_given_back,
             bad_sums,
+            chunks_reread,
+            chunks_damaged,
+            chunks_missing,
+            chunks_healed,
+            chunks_ill,
+            chunks_unhealed,
+            catch_up_chunks,
+            catch_up_bytes,
             lease_left_ms,
             map_version,
             nodes_up,
@@ -248,6 +277,15 @@ impl Metrics {
         self.chunks_orphaned.inner().store(node.chunks_orphaned, Ordering::Relaxed);
         self.chunk_bytes_given_back.inner().store(node.chunk_bytes_given_back, Ordering::Relaxed);
         self.bad_sums.inner().store(node.bad_sums, Ordering::Relaxed);
+        let health = &node.chunk_health;
+        self.chunks_reread.inner().store(health.reread, Ordering::Relaxed);
+        self.chunks_damaged.inner().store(health.damaged, Ordering::Relaxed);
+        self.chunks_missing.inner().store(health.missing, Ordering::Relaxed);
+        self.chunks_healed.inner().store(health.healed, Ordering::Relaxed);
+        self.chunks_ill.set(number(health.waiting));
+        self.chunks_unhealed.set(number(health.unhealed));
+        self.catch_up_chunks.set(number(health.catch_up.chunks));
+        self.catch_up_bytes.set(number(health.catch_up.bytes));
         self.lease_left_ms.set(number(node.lease_left_ms));
         self.map_version.set(number(node.map_version));
         self.nodes_up.set(number(node.nodes_up));

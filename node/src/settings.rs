@@ -202,6 +202,17 @@ settings! {
         /// named, and for those of placement groups this node has left. Default 14400. Shorter finds them sooner, for
         /// more questions to the metadata.
         walk_s: u64 = 14_400,
+        /// MiB per second for rereading all chunks, to find what rots before anybody needs it. Default 8; 0: nothing is
+        /// reread. Lower it where the disk has no time to spare; a round over a full disk takes its bytes by this.
+        scrub_mib_s: u64 = 8,
+        /// Seconds between two rounds of rereading. Default 21600.
+        scrub_pause_s: u64 = 21_600,
+        /// Seconds between two comparisons of what is here with what the other members of the placement groups have.
+        /// Default 600; 0: only once after each start. It reads indexes, not chunks.
+        compare_s: u64 = 600,
+        /// Seconds for which a chunk must be missing here before it is fetched from a member that has it: it may be on
+        /// its way, or being deleted. Default 60. Not so after an absence: then all that is missing is fetched at once.
+        missing_s: u64 = 60,
     }
 }
 

@@ -114,7 +114,19 @@ impl Shared {
             Ok(answer) => answer,
             Err(_) => Err(Refusal::Unknown { why: format!("node {node} did not give a chunk in time") }),
         };
-        match answer.and_then(|pieces| checked(get, pieces)) {
+        let answer = answer.and_then(|pieces| {
+            checked(get, pieces).inspect_err(|_| {
+                // The server did not see it: it should read the chunk again. Whether it hears of it changes nothing here.
+                let (servers, addr) = (self.servers.clone(), addr.clone());
+                let call = Call { space, ..self.plain_call(wait) };
+                tokio::spawn(async move {
+                    if let Err(refusal) = servers.suspect(&addr, call, get).await {
+                        tracing::debug!(%refusal, chunk = %get.chunk, "say that a replica gave wrong bytes");
+                    }
+                });
+            })
+        });
+        match answer {
             Ok(bytes) => {
                 self.topology.unshun(node);
                 Ok(bytes)

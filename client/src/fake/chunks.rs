@@ -207,4 +207,8 @@ impl Servers for Fake {
         }
         state.answer(Ok(pieces))
     }
+    async fn suspect(&self, addr: &str, _call: Call, get: GetChunk) -> Result<(), Refusal> {
+        self.state.lock().suspected.insert((node_of(addr), get.chunk));
+        Ok(())
+    }
 }

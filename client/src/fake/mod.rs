@@ -51,6 +51,8 @@ struct State {
     full: bool,
     /// A node that gives wrong bytes, late.
     bad_node: Option<u32>,
+    /// Chunks of which a client got wrong bytes, and from whom.
+    suspected: BTreeSet<(u32, ChunkId)>,
     counts: Counts,
 }
 
@@ -146,6 +148,7 @@ impl Fake {
                 recalled: BTreeSet::new(),
                 full: false,
                 bad_node: None,
+                suspected: BTreeSet::new(),
                 counts: Counts::default(),
             })),
         };
@@ -198,6 +201,11 @@ impl Fake {
     }
 
     /// A node gives wrong bytes and takes two seconds for it.
+    /// The nodes from which clients say that they got wrong bytes.
+    pub(crate) fn suspected(&self) -> BTreeSet<u32> {
+        self.state.lock().suspected.iter().map(|(node, _)| *node).collect()
+    }
+
     pub(crate) fn bad_node(&self, node: u32, bad: bool) {
         self.state.lock().bad_node = bad.then_some(node);
     }

@@ -101,7 +101,7 @@ async fn digest(asker: &Asker, group: GroupId, mark: u64, node: NodeId) -> Resul
     let none = || Error::Refused(Refusal::NotServed { what: format!("node {node}") });
     let mut client = asker.fsck(&asker.node(node).ok_or_else(none)?)?;
     let wait = LONG / 3;
-    let request = pb::DigestRequest { envelope: asker.envelope(wait), group: group.0, mark };
+    let request = pb::ReplicaDigestRequest { envelope: asker.envelope(wait), group: group.0, mark };
     let mut pieces = answered(wait * 2, client.digest(request)).await?;
     loop {
         let piece = piece(&mut pieces).await?;

@@ -313,8 +313,15 @@ impl chunk_server::Chunk for Node {
     async fn list(&self, _: Request<pb::ListRequest>) -> Result<Response<pb::ListReply>, Status> {
         Err(Status::unimplemented("nobody compares this server with another"))
     }
-
     async fn delete(&self, _: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteReply>, Status> {
         Err(Status::unimplemented("nothing is deleted here"))
+    }
+
+    async fn digest(&self, _: Request<pb::DigestRequest>) -> Result<Response<pb::DigestReply>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn suspect(&self, _: Request<pb::SuspectRequest>) -> Result<Response<pb::SuspectReply>, Status> {
+        Ok(Response::new(pb::SuspectReply {}))
     }
 }

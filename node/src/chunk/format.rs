@@ -4,6 +4,7 @@
 //! block 0, 1   segment header, twice
 //! from block 2 records, each from a block boundary, padded with zeroes to the next:
 //!                put:    header (128 bytes), sums (4 bytes per 4 KiB of data, padded to 64), data
+//!                replace: a put that names the record it makes void: a damaged one of the same chunk
 //!                delete: header, naming the record it makes void
 //!                delete many: header, and a list of the records it makes void (56 bytes each)
 //! at the end   of a sealed segment: a table of its records, and a trailer in the last block
@@ -35,6 +36,7 @@ const VERSION: u16 = 1;
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;
 const KIND_DELETE_MANY: u8 = 3;
+const KIND_REPLACE: u8 = 4;
 const SEGMENT_HEADER: usize = 48;
 const TRAILER: usize = 72;
 const ENTRY: usize = 72;
@@ -142,7 +144,7 @@ impl SegmentHeader {
     }
 }
 
-/// The record that a deletion makes void.
+/// The record that a deletion or a replacement makes void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// In which life of which segment.
@@ -162,6 +164,9 @@ pub(crate) enum Body {
         len: u32,
         /// Sum of each block.
         sums: Vec<u32>,
+        /// The damaged record of the same chunk in whose place it comes. One record does both, so no crash leaves the
+        /// chunk without a copy, or with the damaged one in force beside a whole one.
+        replaces: Option<Target>,
     },
     /// The chunk is void.
     Delete {
@@ -239,7 +244,10 @@ impl Record {
         let nobody = Target { life: Life { segment: 0, generation: 0 }, offset: 0 };
         let none = Vec::new();
         let (kind, uploader, len, stored, sums, target) = match &self.body {
-            Body::Put { uploader, len, sums } => (KIND_PUT, *uploader, *len, *len, sums, nobody),
+            Body::Put { uploader, len, sums, replaces: None } => (KIND_PUT, *uploader, *len, *len, sums, nobody),
+            Body::Put { uploader, len, sums, replaces: Some(target) } => {
+                (KIND_REPLACE, *uploader, *len, *len, sums, *target)
+            }
             Body::Delete { target, len } => (KIND_DELETE, ClientId(0), *len, 0, &none, *target),
             Body::DeleteMany(voided) => (KIND_DELETE_MANY, ClientId(0), voided.len() as u32, 0, &none, nobody),
         };
@@ -313,9 +321,11 @@ impl Record {
         let key = ChunkKey { pg, space, chunk };
         let plain = codec == 0 && key_id == 0 && scheme == 0;
         let body = match kind {
-            KIND_PUT if version == VERSION && plain && stored == len && len <= MAX_CHUNK && count == blocks(len) => {
+            KIND_PUT | KIND_REPLACE
+                if version == VERSION && plain && stored == len && len <= MAX_CHUNK && count == blocks(len) =>
+            {
                 let sums = tail.as_chunks::<4>().0.iter().map(|sum| u32::from_be_bytes(*sum)).collect();
-                Body::Put { uploader, len, sums }
+                Body::Put { uploader, len, sums, replaces: (kind == KIND_REPLACE).then_some(target) }
             }
             KIND_DELETE if version == VERSION && stored == 0 && count == 0 => Body::Delete { target, len },
             KIND_DELETE_MANY
@@ -342,8 +352,10 @@ pub(crate) struct Entry {
     pub(crate) offset: u64,
     /// Bytes of the chunk.
     pub(crate) len: u32,
-    /// What it makes void, if it is a deletion.
-    pub(crate) deletes: Option<Target>,
+    /// Whether it holds the chunk: not so a deletion.
+    pub(crate) put: bool,
+    /// What it makes void, if it is a deletion or a replacement.
+    pub(crate) voids: Option<Target>,
 }
 
 /// What the last block of a sealed segment says.
@@ -353,8 +365,8 @@ pub(crate) struct Trailer {
     pub(crate) table_at: u64,
     /// Entries in it.
     pub(crate) entries: u32,
-    /// Those of them that are deletions.
-    pub(crate) deletions: u32,
+    /// Those of them that make others void.
+    pub(crate) voiding: u32,
     /// Digest of the chunks put, as `books.rs` has it.
     pub(crate) digest: u64,
     /// Number of chunks put.
@@ -372,7 +384,7 @@ impl Trailer {
         out.put_u16(0);
         out.put_u64(self.table_at);
         out.put_u32(self.entries);
-        out.put_u32(self.deletions);
+        out.put_u32(self.voiding);
         out.put_u64(self.digest);
         out.put_u64(self.chunks);
         out.put_u32(self.table_crc);
@@ -403,7 +415,7 @@ impl Trailer {
         Found::One(Trailer {
             table_at: at.u64(),
             entries: at.u32(),
-            deletions: at.u32(),
+            voiding: at.u32(),
             digest: at.u64(),
             chunks: at.u64(),
             table_crc: at.u32(),
@@ -421,8 +433,13 @@ pub(crate) fn encode_table(entries: &[Entry], life: Life, offset: u64) -> (Bytes
     let mut out = Vec::with_capacity(entries.len() * ENTRY);
     for entry in entries {
         let nobody = Target { life: Life { segment: 0, generation: 0 }, offset: 0 };
-        let target = entry.deletes.unwrap_or(nobody);
-        out.put_u32(if entry.deletes.is_some() { KIND_DELETE } else { KIND_PUT }.into());
+        let target = entry.voids.unwrap_or(nobody);
+        let kind = match (entry.put, entry.voids) {
+            (true, None) => KIND_PUT,
+            (true, Some(_)) => KIND_REPLACE,
+            (false, _) => KIND_DELETE,
+        };
+        out.put_u32(kind.into());
         out.put_u32(entry.key.pg.0);
         out.put_u64(entry.key.space.0);
         out.put_u64(entry.key.chunk.client.0);
@@ -456,8 +473,9 @@ pub(crate) fn decode_table(bytes: &[u8], life: Life, offset: u64, table_crc: u32
         let (offset, len) = (at.u64(), at.u32());
         at.u32();
         let target = Target { life: Life { segment: at.u64(), generation: at.u64() }, offset: at.u64() };
-        let deletes = (kind == u32::from(KIND_DELETE)).then_some(target);
-        Entry { key: ChunkKey { pg, space, chunk }, offset, len, deletes }
+        let put = kind != u32::from(KIND_DELETE);
+        let voids = (kind != u32::from(KIND_PUT)).then_some(target);
+        Entry { key: ChunkKey { pg, space, chunk }, offset, len, put, voids }
     };
     Some(bytes.as_chunks::<ENTRY>().0.iter().map(parse).collect())
 }
@@ -515,9 +533,11 @@ mod tests {
 
     #[test]
     fn records_survive_the_trip_and_nothing_else_decodes() {
-        let put =
-            Record { key: key(), body: Body::Put { uploader: ClientId(8), len: 9000, sums: vec![1, 2, u32::MAX] } };
         let target = Target { life: Life { segment: 1, generation: 2 }, offset: 8192 };
+        let put = |replaces| Record {
+            key: key(),
+            body: Body::Put { uploader: ClientId(8), len: 9000, sums: vec![1, 2, u32::MAX], replaces },
+        };
         let delete = Record { key: key(), body: Body::Delete { target, len: 9000 } };
         let voided = |n: u64| Voided {
             key: ChunkKey { chunk: ChunkId { client: ClientId(6), counter: 7 + n }, ..key() },
@@ -527,7 +547,7 @@ mod tests {
         let many = Record { key: key(), body: Body::DeleteMany((0..MAX_VOIDED as u64).map(voided).collect()) };
         assert_eq!(many.len(), 2 * PAGE);
         assert!(many.len() <= (MAX_HEAD as u64).next_multiple_of(PAGE), "a reader of records sees all of it");
-        for record in [put, delete, many] {
+        for record in [put(None), put(Some(target)), delete, many] {
             let bytes = record.encode(LIFE, 8192);
             assert_eq!(Record::decode(&bytes, LIFE, 8192), Found::One(record.clone()));
             let other = Life { generation: 98, ..LIFE };
@@ -561,14 +581,15 @@ mod tests {
     #[test]
     fn tables_and_trailers_survive_the_trip() {
         let target = Target { life: Life { segment: 1, generation: 2 }, offset: 8192 };
-        let put = Entry { key: key(), offset: 8192, len: 5, deletes: None };
-        let entries = vec![put, Entry { deletes: Some(target), offset: 12288, ..put }];
-        let (bytes, table_crc) = encode_table(&entries, LIFE, 16384);
+        let put = Entry { key: key(), offset: 8192, len: 5, put: true, voids: None };
+        let delete = Entry { put: false, voids: Some(target), offset: 12288, ..put };
+        let entries = vec![put, delete, Entry { put: true, offset: 16384, ..delete }];
+        let (bytes, table_crc) = encode_table(&entries, LIFE, 20480);
         assert_eq!(bytes.len() as u64 + PAGE, table_len(entries.len()));
-        let trailer = Trailer { table_at: 16384, entries: 2, deletions: 1, digest: 5, chunks: 1, table_crc };
+        let trailer = Trailer { table_at: 20480, entries: 3, voiding: 2, digest: 5, chunks: 2, table_crc };
         let table = &bytes[..trailer.table_bytes()];
-        assert_eq!(decode_table(table, LIFE, 16384, table_crc), Some(entries));
-        assert_eq!(decode_table(table, Life { generation: 1, ..LIFE }, 16384, table_crc), None);
+        assert_eq!(decode_table(table, LIFE, 20480, table_crc), Some(entries));
+        assert_eq!(decode_table(table, Life { generation: 1, ..LIFE }, 20480, table_crc), None);
         let block = trailer.encode(LIFE, 61440);
         assert_eq!(Trailer::decode(&block, LIFE, 61440), Found::One(trailer));
         assert_eq!(Trailer::decode(&block, LIFE, 65536), Found::Nothing);
@@ -576,7 +597,8 @@ mod tests {
 
     #[test]
     fn a_record_of_a_later_version_says_so() {
-        let record = Record { key: key(), body: Body::Put { uploader: ClientId(8), len: 1, sums: vec![1] } };
+        let record =
+            Record { key: key(), body: Body::Put { uploader: ClientId(8), len: 1, sums: vec![1], replaces: None } };
         let mut bytes = record.encode(LIFE, 8192).to_vec();
         bytes[5] = 2;
         let mut crc = salted(LIFE, 8192);
@@ -590,7 +612,10 @@ mod tests {
     /// The bytes of version 1, so that a change of the format is noticed.
     #[test]
     fn version_1_stays_as_it_is() {
-        let record = Record { key: key(), body: Body::Put { uploader: ClientId(8), len: 4097, sums: vec![1, 2] } };
+        let record = Record {
+            key: key(),
+            body: Body::Put { uploader: ClientId(8), len: 4097, sums: vec![1, 2], replaces: None },
+        };
         assert_eq!(crc32fast::hash(&record.encode(LIFE, 8192)), FIXED_RECORD);
         assert_eq!(record.len(), 8192);
         let header = SegmentHeader { life: LIFE, sequence: 12, len: 1 << 20 };

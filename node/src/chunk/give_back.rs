@@ -135,7 +135,7 @@ async fn punch(inner: &Inner, header: &SegmentHeader) -> io::Result<u64> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "its table is damaged"));
     };
     let mut bytes = 0;
-    for entry in entries.iter().filter(|entry| entry.deletes.is_none()) {
+    for entry in entries.iter().filter(|entry| entry.put) {
         let place = Place { segment: number, offset: entry.offset, len: entry.len };
         let live = inner.index.get(entry.key).map_err(io::Error::other)? == Some(place);
         let span = record_len(entry.len) - PAGE;

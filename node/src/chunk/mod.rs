@@ -6,29 +6,40 @@
 //! answers a put before it would survive a crash.
 //!
 //! `service` answers clients: a put is stored here and on the other members (`forward`) and acknowledged only under the
-//! `right` to do so. `catchup` fetches what was written while this server was away. `server` holds it all together.
+//! `right` to do so. `server` holds it all together.
+//!
+//! `catchup` fetches what was written while this server was away; `compare` finds what is missing here, by digests
+//! (`digest`); `scrub` rereads everything, slowly; `heal` puts a whole copy (`fetch`) in place of what reads, rereading
+//! and comparing found damaged or missing (`sick`: the list).
 
 mod books;
 mod catchup;
+mod compare;
 pub(crate) mod delete;
+mod digest;
+mod fetch;
 mod format;
 mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 mod give_back;
 mod heads;
+mod heal;
 pub mod index;
 mod orphans;
 mod recover;
 mod right;
+mod scrub;
 mod segment;
 pub mod server;
 pub mod service;
 mod settle;
+mod sick;
 pub mod store;
 mod tend;
 
-pub use server::{ChunkServer, HeartbeatFacts};
+pub use catchup::Tally;
+pub use server::{ChunkHealth, ChunkServer, HeartbeatFacts};
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,8 @@
 //! At a start: what do the segments hold, and does the index agree?
 //!
 //! The segments are the truth. A sealed one is known by its trailer; one that was still being written is walked record
-//! by record, which finds records behind a damaged or torn one too. The index is told what it lacks; if then its
+//! by record, which finds records behind a damaged or torn one too; so is a sealed one whose table is damaged, and then
+//! it is sealed anew. The index is told what it lacks; if then its
 //! digest differs from that of the segments, or it can't be read, it is thrown away and built anew. Only after that
 //! does the store answer, so "absent" is never said of a chunk that is here.
 
@@ -50,7 +51,9 @@ struct Walk {
     broken: Vec<u64>,
 }
 
-type Deleted = BTreeSet<(u64, u64, u64)>;
+/// Segment and offset of records that are void.
+type Deleted = BTreeSet<(u64, u64)>;
+/// Segment and offset of records of chunks that lie elsewhere too.
 type Twice = BTreeSet<(u64, u64)>;
 
 /// Reads the segments, brings the index up to date.
@@ -76,11 +79,13 @@ pub(crate) async fn recover(
     for segment in &mut segments {
         if segment.trailer.is_none() {
             let known = covered(&opened, &segment.header);
-            let walk = walk(&*segment.file, &segment.header, known).await.map_err(|found| match found {
-                WalkError::Newer(version) => newer(segment.header.life.segment, version),
-                WalkError::Disk(error) => failed("walk a segment")(error),
-            })?;
-            segment.walk = Some(walk);
+            segment.walk(known).await?;
+        }
+    }
+    for segment in &mut segments {
+        let known = covered(&opened, &segment.header);
+        if segment.trailer.is_some_and(|trailer| trailer.voiding > 0 || known < segment.header.len) {
+            segment.check_table().await?;
         }
     }
     let (expected, deleted) = count(&segments, &mut state).await.map_err(failed("read tables of segments"))?;
@@ -98,6 +103,10 @@ pub(crate) async fn recover(
             "the chunk index does not agree with the segments: it is rebuilt"
         );
         opened = opened.start_over(indexes, folder).await?;
+        for segment in &mut segments {
+            segment.check_table().await?;
+        }
+        let (_, deleted) = count(&segments, &mut state).await.map_err(failed("read tables of segments"))?;
         let mut replay = Replay::new(&opened, &deleted);
         for segment in &segments {
             replay.segment(segment, 0).await?;
@@ -107,7 +116,7 @@ pub(crate) async fn recover(
     for segment in &mut segments {
         if let Some(walk) = &mut segment.walk {
             let number = segment.header.life.segment;
-            walk.entries.retain(|entry| entry.deletes.is_some() || !twice.contains(&(number, entry.offset)));
+            walk.entries.retain(|entry| !entry.put || !twice.contains(&(number, entry.offset)));
         }
     }
     opened.index.persist()?;
@@ -251,17 +260,18 @@ async fn walk(file: &dyn DiskFile, header: &SegmentHeader, known: u64) -> Result
         searching = false;
         let whole = at < known || whole(file, at, &record).await;
         match record.body {
-            Body::Put { len, .. } if whole => {
-                out.entries.push(Entry { key: record.key, offset: at, len, deletes: None });
+            Body::Put { len, replaces, .. } if whole => {
+                out.entries.push(Entry { key: record.key, offset: at, len, put: true, voids: replaces });
             }
             Body::Delete { target, len } => {
-                out.entries.push(Entry { key: record.key, offset: at, len, deletes: Some(target) });
+                out.entries.push(Entry { key: record.key, offset: at, len, put: false, voids: Some(target) });
             }
             Body::DeleteMany(ref voided) => out.entries.extend(voided.iter().map(|voided| Entry {
                 key: voided.key,
                 offset: at,
                 len: voided.len,
-                deletes: Some(voided.target),
+                put: false,
+                voids: Some(voided.target),
             })),
             Body::Put { .. } => {
                 tracing::warn!(chunk = %record.key.chunk, segment = header.life.segment, offset = at,
@@ -292,20 +302,35 @@ impl Segment {
         Place { segment: self.header.life.segment, offset: entry.offset, len: entry.len }
     }
 
+    /// Reads it record by record, trusting the data of those below `known`.
+    async fn walk(&mut self, known: u64) -> Result<(), OpenError> {
+        let walk = walk(&*self.file, &self.header, known).await.map_err(|found| match found {
+            WalkError::Newer(version) => newer(self.header.life.segment, version),
+            WalkError::Disk(error) => OpenError::Disk { what: "walk a segment".into(), error },
+        })?;
+        self.walk = Some(walk);
+        Ok(())
+    }
+
+    /// A sealed segment whose table is damaged becomes one that is not sealed: its records are not damaged with it, for
+    /// all of a sealed segment was on media.
+    async fn check_table(&mut self) -> Result<(), OpenError> {
+        if self.trailer.is_none() || matches!(read_table(&*self.file, &self.header).await, Ok(Some(_))) {
+            return Ok(());
+        }
+        tracing::warn!(segment = self.header.life.segment, "the table of a segment is damaged: its records are read");
+        self.trailer = None;
+        self.walk(u64::MAX).await
+    }
+
     /// All records of the segment.
     async fn entries(&self) -> io::Result<Vec<Entry>> {
         if let Some(walk) = &self.walk {
             return Ok(walk.entries.clone());
         }
-        if let Some((_, entries)) = read_table(&*self.file, &self.header).await? {
-            return Ok(entries);
-        }
-        // The table is damaged, the records are not: all of a sealed segment was on media.
-        tracing::warn!(segment = self.header.life.segment, "the table of a segment is damaged: its records are read");
-        match walk(&*self.file, &self.header, u64::MAX).await {
-            Ok(walk) => Ok(walk.entries),
-            Err(WalkError::Disk(error)) => Err(error),
-            Err(WalkError::Newer(version)) => Err(io::Error::other(format!("a record of format version {version}"))),
+        match read_table(&*self.file, &self.header).await? {
+            Some((_, entries)) => Ok(entries),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "a segment's table changed while it was read")),
         }
     }
 }
@@ -316,6 +341,13 @@ async fn count(segments: &[Segment], state: &mut State) -> io::Result<(Books, De
     let mut deleted = Deleted::new();
     let lives: BTreeMap<u64, u64> =
         segments.iter().map(|segment| (segment.header.life.segment, segment.header.life.generation)).collect();
+    // A table lists a record whose header is damaged; who walks does not find it, and so it was not counted.
+    let walked: BTreeMap<u64, BTreeSet<u64>> = segments
+        .iter()
+        .filter_map(|segment| Some((segment.header.life.segment, segment.walk.as_ref()?)))
+        .map(|(number, walk)| (number, walk.entries.iter().filter(|entry| entry.put).map(|e| e.offset).collect()))
+        .collect();
+    state.segments.clear();
     for segment in segments {
         let mut known = Known::new(segment.header);
         known.sealed = segment.trailer.is_some();
@@ -325,22 +357,23 @@ async fn count(segments: &[Segment], state: &mut State) -> io::Result<(Books, De
             Some(trailer) => {
                 expected.chunks = expected.chunks.wrapping_add(trailer.chunks);
                 expected.digest = expected.digest.wrapping_add(trailer.digest);
-                if trailer.deletions > 0 { segment.entries().await? } else { Vec::new() }
+                if trailer.voiding > 0 { segment.entries().await? } else { Vec::new() }
             }
             None => {
                 let entries = segment.entries().await?;
-                for entry in entries.iter().filter(|entry| entry.deletes.is_none()) {
+                for entry in entries.iter().filter(|entry| entry.put) {
                     expected.chunks = expected.chunks.wrapping_add(1);
                     expected.digest = expected.digest.wrapping_add(mark(entry.key, segment.place(entry)));
                 }
                 entries
             }
         };
-        for (entry, target) in entries.iter().filter_map(|entry| Some((entry, entry.deletes?))) {
+        for (entry, target) in entries.iter().filter_map(|entry| Some((entry, entry.voids?))) {
             let (number, generation) = (target.life.segment, target.life.generation);
-            known.deletes_in.insert((number, generation));
-            // A deletion of a former life means nothing any more.
-            if lives.get(&number) == Some(&generation) && deleted.insert((number, generation, target.offset)) {
+            known.voids_in.insert((number, generation));
+            // What makes a record of a former life void means nothing any more.
+            let counted = walked.get(&number).is_none_or(|puts| puts.contains(&target.offset));
+            if lives.get(&number) == Some(&generation) && deleted.insert((number, target.offset)) && counted {
                 let place = Place { segment: number, offset: target.offset, len: entry.len };
                 expected.chunks = expected.chunks.wrapping_sub(1);
                 expected.digest = expected.digest.wrapping_sub(mark(entry.key, place));
@@ -382,27 +415,28 @@ impl<'a> Replay<'a> {
         for entry in entries.iter().filter(|entry| entry.offset >= from) {
             let held = self.get(entry.key)?;
             let place = segment.place(entry);
-            match (entry.deletes, held) {
-                (Some(target), Some(held)) => {
-                    if (held.segment, held.offset) == (target.life.segment, target.offset)
-                        && self.deleted.contains(&(held.segment, target.life.generation, held.offset))
-                    {
-                        self.books.remove(entry.key, held);
-                        self.changes.insert(entry.key, None);
+            let void = |place: Place| self.deleted.contains(&(place.segment, place.offset));
+            match held {
+                _ if entry.put && void(place) => {}
+                Some(held) if held == place => {}
+                // What the index still holds was deleted or replaced.
+                Some(held) if void(held) => {
+                    self.books.remove(entry.key, held);
+                    if entry.put {
+                        self.books.add(entry.key, place);
                     }
+                    self.changes.insert(entry.key, entry.put.then_some(place));
                 }
-                (Some(_), None) => {}
-                (None, _) if self.deleted.contains(&(life.segment, life.generation, entry.offset)) => {}
-                (None, None) => {
+                None if entry.put => {
                     self.books.add(entry.key, place);
                     self.changes.insert(entry.key, Some(place));
                 }
-                (None, Some(held)) if held == place => {}
-                (None, Some(_)) => {
+                Some(_) if entry.put => {
                     // Left by a write that failed and was repeated elsewhere.
                     tracing::warn!(chunk = %entry.key.chunk, segment = life.segment, "a chunk lies here twice");
                     self.twice.insert((life.segment, entry.offset));
                 }
+                _ => {}
             }
             if self.changes.len() >= BATCH {
                 self.flush()?;

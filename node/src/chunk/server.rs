@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,9 +15,13 @@ use weft_core::site::{MemberState, Pg};
 use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb::chunk_server::ChunkServer as Grpc;
 
-use super::catchup::{self, CatchUp};
+use super::catchup::{self, CatchUp, Tally};
+use super::compare;
+use super::fetch::Pace;
+use super::heal::{self, Healer};
 use super::orphans;
 use super::right::Right;
+use super::scrub::{self, Reread};
 use super::service::{ChunkService, Counters};
 use super::store::{OpenError, Store, StoreSettings};
 use crate::identity::Identity;
@@ -25,11 +30,10 @@ use crate::settings::ChunkSettings;
 use crate::site::map::MapCell;
 use crate::site::peers::Peers;
 
-/// Keeps chunks, answers for them, and fetches what it missed.
+/// Keeps chunks, answers for them, fetches what it missed, and heals what rots.
 pub struct ChunkServer {
     pub(super) shared: Arc<Shared>,
-    catch_up: Mutex<Option<JoinHandle<()>>>,
-    walk: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What the parts of a chunk server share.
@@ -44,6 +48,33 @@ pub(crate) struct Shared {
     pub(crate) catch_up: CatchUp,
     /// Placement groups that were left and whose chunks are being deleted.
     pub(crate) leaving: Mutex<BTreeSet<PgId>>,
+    pub(crate) healer: Healer,
+    pub(crate) reread: Reread,
+    /// Of all copying from other members.
+    pub(crate) pace: Pace,
+}
+
+/// What was found damaged or missing since the start, and what became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChunkHealth {
+    /// Chunks read again.
+    pub reread: u64,
+    /// Their bytes.
+    pub reread_bytes: u64,
+    /// Times that all was compared with what the other members have.
+    pub compared: u64,
+    /// Chunks found damaged.
+    pub damaged: u64,
+    /// Chunks found missing.
+    pub missing: u64,
+    /// Of both, those healed.
+    pub healed: u64,
+    /// Of both, those not healed yet.
+    pub waiting: u64,
+    /// Of these, those that no member gave when they were last asked.
+    pub unhealed: u64,
+    /// What is still to be fetched after an absence.
+    pub catch_up: Tally,
 }
 
 /// What a heartbeat says of the chunk server.
@@ -94,13 +125,25 @@ impl ChunkServer {
             store,
             puts: Semaphore::new(settings.max_puts),
             counters: Counters::default(),
-            catch_up: CatchUp::new(settings.catch_up_mib_s << 20),
+            catch_up: CatchUp::default(),
             leaving: Mutex::default(),
+            healer: Healer::new(),
+            reread: Reread::default(),
+            pace: Pace::new(settings.catch_up_mib_s << 20),
         });
-        let catch_up = Mutex::new(Some(tokio::spawn(catchup::run(shared.clone()))));
-        let round = Duration::from_secs(settings.walk_s);
-        let walk = Mutex::new(Some(tokio::spawn(orphans::run(shared.clone(), round))));
-        Ok(Arc::new(ChunkServer { shared, catch_up, walk }))
+        let seconds = Duration::from_secs;
+        let compare = compare::run(shared.clone(), seconds(settings.compare_s), seconds(settings.missing_s));
+        let mut tasks = vec![
+            tokio::spawn(catchup::run(shared.clone())),
+            tokio::spawn(heal::run(shared.clone())),
+            tokio::spawn(compare),
+            tokio::spawn(orphans::run(shared.clone(), seconds(settings.walk_s))),
+        ];
+        if settings.scrub_mib_s > 0 {
+            let (rate, pause) = (settings.scrub_mib_s << 20, seconds(settings.scrub_pause_s));
+            tasks.push(tokio::spawn(scrub::run(shared.clone(), parts.disk.clone(), rate, pause)));
+        }
+        Ok(Arc::new(ChunkServer { shared, tasks: Mutex::new(tasks) }))
     }
 
     /// The gRPC service.
@@ -157,6 +200,23 @@ impl ChunkServer {
         self.shared.store.bad_sums()
     }
 
+    /// What was found damaged or missing since its start, and what became of it.
+    pub fn health(&self) -> ChunkHealth {
+        let Shared { healer, reread, catch_up, .. } = &*self.shared;
+        let (waiting, unhealed) = healer.counts();
+        ChunkHealth {
+            reread: reread.chunks.load(Ordering::Relaxed),
+            reread_bytes: reread.bytes.load(Ordering::Relaxed),
+            compared: healer.compared.load(Ordering::Relaxed),
+            damaged: healer.damaged.load(Ordering::Relaxed),
+            missing: healer.missing.load(Ordering::Relaxed),
+            healed: healer.healed.load(Ordering::Relaxed),
+            waiting,
+            unhealed,
+            catch_up: catch_up.tally(),
+        }
+    }
+
     /// The store below, for tools and tests.
     pub fn store(&self) -> &Store {
         &self.shared.store
@@ -164,8 +224,8 @@ impl ChunkServer {
 
     /// Takes no more chunks, waits for those on their way, saves the index. Idempotent.
     pub async fn shutdown(&self) {
-        let tasks = [self.catch_up.lock().take(), self.walk.lock().take()];
-        for task in tasks.into_iter().flatten() {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
             task.abort();
             // Aborted or finished: it holds nothing any more.
             let _ = task.await;
@@ -176,7 +236,6 @@ impl ChunkServer {
 
 impl Drop for ChunkServer {
     fn drop(&mut self) {
-        let tasks = [self.catch_up.lock().take(), self.walk.lock().take()];
-        tasks.into_iter().flatten().for_each(|task| task.abort());
+        self.tasks.lock().iter().for_each(JoinHandle::abort);
     }
 }

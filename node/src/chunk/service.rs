@@ -17,10 +17,12 @@ use weft_proto::status::to_status;
 use weft_proto::{PROTOCOL, pb};
 
 use super::delete::delete;
+use super::digest;
 use super::forward::forward;
 use super::index::ChunkKey;
 use super::right;
 use super::server::Shared;
+use super::sick::Ill;
 use super::store::{ChunkReader, NewChunk};
 
 /// Bytes of one piece of an answer to a Get.
@@ -29,6 +31,8 @@ pub(crate) const PIECE: u32 = 1 << 20;
 const AHEAD: usize = 2;
 /// Chunks in one answer to a List at the most.
 const MAX_LIST: usize = 4096;
+/// Ranges in one answer to a Digest at the most.
+const MAX_RANGES: usize = 64;
 /// How long a put waits for the other members, if its caller does not wait less.
 const LONGEST_PUT: Duration = Duration::from_secs(8);
 
@@ -79,6 +83,16 @@ impl pb::chunk_server::Chunk for ChunkService {
     async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteReply>, Status> {
         let deleted = delete(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(pb::DeleteReply { deleted }))
+    }
+
+    async fn digest(&self, request: Request<pb::DigestRequest>) -> Result<Response<pb::DigestReply>, Status> {
+        let reply = digest(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(reply))
+    }
+
+    async fn suspect(&self, request: Request<pb::SuspectRequest>) -> Result<Response<pb::SuspectReply>, Status> {
+        let reply = suspect(&self.0, request.into_inner()).map_err(|refusal| to_status(&refusal))?;
+        Ok(Response::new(reply))
     }
 }
 
@@ -139,7 +153,13 @@ async fn put(shared: &Shared, mut request: pb::PutRequest) -> Result<u32, Refusa
         stored.unwrap_or_else(|_| Err(Refusal::Unknown { why: "the disk did not answer in time".into() }))
     };
     let there = try_join_all(others.iter().map(|other| forward(&shared.peers, *other, &request, within)));
-    try_join(here, there).await?;
+    if let Err(refusal) = try_join(here, there).await {
+        if matches!(refusal, Refusal::BadSum { .. }) && matches!(shared.store.has(key), Ok(true)) {
+            // It was here already, and here or at another member it is damaged.
+            shared.healer.report(key, Ill::Suspected);
+        }
+        return Err(refusal);
+    }
     shared.right.check(key.pg, epoch)?;
     shared.counters.puts.fetch_add(1, Ordering::Relaxed);
     shared.counters.put_bytes.fetch_add(len as u64, Ordering::Relaxed);
@@ -149,7 +169,8 @@ async fn put(shared: &Shared, mut request: pb::PutRequest) -> Result<u32, Refusa
 async fn get(shared: &Arc<Shared>, request: pb::GetRequest) -> Result<Pieces, Refusal> {
     envelope(&request.envelope)?;
     let key = chunk_key(request.pg, request.space, &request.chunk)?;
-    let reader = Arc::new(shared.store.reader(key).await?);
+    let reader = shared.store.reader(key).await.inspect_err(|refusal| shared.healer.heard(key, refusal))?;
+    let reader = Arc::new(reader);
     let (start, end) = match request.offset.checked_add(request.len) {
         Some(end) if request.len > 0 && end <= reader.chunk_len() => (request.offset / BLOCK * BLOCK, end),
         _ => {
@@ -179,7 +200,9 @@ async fn get(shared: &Arc<Shared>, request: pb::GetRequest) -> Result<Pieces, Re
 }
 
 async fn piece(shared: Arc<Shared>, reader: Arc<ChunkReader>, at: u32, end: u32) -> Result<pb::GetPiece, Refusal> {
-    let blocks = reader.read(at, end.min(at.saturating_add(PIECE))).await?;
+    let blocks = reader.read(at, end.min(at.saturating_add(PIECE))).await;
+    // What a read finds is healed at once; this reader asks another member.
+    let blocks = blocks.inspect_err(|refusal| shared.healer.heard(reader.key(), refusal))?;
     shared.counters.get_bytes.fetch_add(blocks.data.len() as u64, Ordering::Relaxed);
     Ok(pb::GetPiece {
         offset: blocks.offset,
@@ -211,4 +234,36 @@ async fn list(shared: &Shared, request: pb::ListRequest) -> Result<pb::ListReply
         len,
     });
     Ok(pb::ListReply { chunks: chunks.collect(), end })
+}
+
+async fn digest(shared: &Shared, request: pb::DigestRequest) -> Result<pb::DigestReply, Refusal> {
+    let map_version = envelope(&request.envelope)?.map_version;
+    shared.right.is_meant(request.to_node, request.to_incarnation)?;
+    // As for a listing.
+    shared.right.adopted(map_version).await?;
+    let after = request.after.map(|after| {
+        let chunk = ChunkId { client: ClientId(after.client), counter: after.counter };
+        (SpaceId(request.after_space), chunk)
+    });
+    let ranges = (request.ranges as usize).clamp(1, MAX_RANGES);
+    let each = (request.chunks_each as usize).clamp(1, MAX_LIST);
+    let (ranges, end) = digest::ranges(&shared.store, PgId(request.pg), after, ranges, each).await?;
+    let ranges = ranges.into_iter().map(|range| pb::RangeDigest {
+        last_space: range.last.0.0,
+        last: Some(pb::ChunkRef { client: range.last.1.client.0, counter: range.last.1.counter }),
+        chunks: range.chunks,
+        digest: range.digest,
+    });
+    Ok(pb::DigestReply { ranges: ranges.collect(), end })
+}
+
+/// Nothing is believed: the chunk is read again.
+fn suspect(shared: &Shared, request: pb::SuspectRequest) -> Result<pb::SuspectReply, Refusal> {
+    envelope(&request.envelope)?;
+    let key = chunk_key(request.pg, request.space, &request.chunk)?;
+    if !shared.store.has(key)? {
+        return Err(Refusal::NoChunk);
+    }
+    shared.healer.report(key, Ill::Suspected);
+    Ok(pb::SuspectReply {})
 }

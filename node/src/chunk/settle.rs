@@ -114,39 +114,34 @@ fn change(landed: &Landed, changes: &mut Vec<(ChunkKey, Option<Place>)>) {
 
 /// Books one settled record. True if a segment may have become free.
 fn enter(state: &mut State, inner: &Inner, life: Life, offset: u64, record: &Record) -> bool {
+    let (key, put) = (record.key, |len: u32, voids| Entry { key: record.key, offset, len, put: true, voids });
+    let void = |key, len, target| Entry { key, offset, len, put: false, voids: Some(target) };
     match &record.body {
-        Body::Put { len, .. } => {
-            enter_one(state, inner, life, Entry { key: record.key, offset, len: *len, deletes: None })
-        }
-        Body::Delete { target, len } => {
-            enter_one(state, inner, life, Entry { key: record.key, offset, len: *len, deletes: Some(*target) })
-        }
+        Body::Put { len, replaces, .. } => enter_one(state, inner, life, put(*len, *replaces)),
+        Body::Delete { target, len } => enter_one(state, inner, life, void(key, *len, *target)),
         Body::DeleteMany(voided) => voided.iter().fold(false, |free, Voided { key, target, len }| {
-            free | enter_one(state, inner, life, Entry { key: *key, offset, len: *len, deletes: Some(*target) })
+            free | enter_one(state, inner, life, void(*key, *len, *target))
         }),
     }
 }
 
 fn enter_one(state: &mut State, inner: &Inner, life: Life, entry: Entry) -> bool {
-    let Entry { key, offset, len, deletes } = entry;
+    let Entry { key, offset, len, put, voids } = entry;
     if let Some(writing) = writing(state, life.segment) {
         writing.entries.push(entry);
     }
-    match deletes {
-        None => {
-            state.books.add(key, Place { segment: life.segment, offset, len });
-            false
-        }
-        Some(target) => {
-            state.books.remove(key, Place { segment: target.life.segment, offset: target.offset, len });
-            if let Some(known) = state.segments.get_mut(&life.segment) {
-                known.deletes_in.insert((target.life.segment, target.life.generation));
-            }
-            inner.heads.remove(key);
-            inner.deleted.fetch_add(1, Ordering::Relaxed);
-            state.books.live(target.life.segment) == 0
-        }
+    if put {
+        state.books.add(key, Place { segment: life.segment, offset, len });
+    } else {
+        inner.deleted.fetch_add(1, Ordering::Relaxed);
     }
+    let Some(target) = voids else { return false };
+    state.books.remove(key, Place { segment: target.life.segment, offset: target.offset, len });
+    if let Some(known) = state.segments.get_mut(&life.segment) {
+        known.voids_in.insert((target.life.segment, target.life.generation));
+    }
+    inner.heads.remove(key);
+    state.books.live(target.life.segment) == 0
 }
 
 fn write_failed(state: &mut State, life: Life, error: &io::Error) -> Refusal {

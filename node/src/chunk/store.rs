@@ -185,8 +185,8 @@ pub(crate) struct Spare {
 pub(crate) struct Known {
     pub(crate) header: SegmentHeader,
     pub(crate) sealed: bool,
-    /// Segments (and their generations) in which its deletions make records void.
-    pub(crate) deletes_in: BTreeSet<(u64, u64)>,
+    /// Segments (and their generations) in which its deletions and replacements make records void.
+    pub(crate) voids_in: BTreeSet<(u64, u64)>,
     /// It has, or may have, holes.
     pub(crate) punched: bool,
     /// How much of it was void when holes were last punched.
@@ -197,7 +197,7 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn new(header: SegmentHeader) -> Known {
-        Known { header, sealed: false, deletes_in: BTreeSet::new(), punched: false, punched_at: 0, punched_bytes: 0 }
+        Known { header, sealed: false, voids_in: BTreeSet::new(), punched: false, punched_at: 0, punched_bytes: 0 }
     }
 }
 
@@ -209,6 +209,8 @@ pub(crate) struct Files {
 }
 
 const MAX_OPEN_FILES: usize = 256;
+/// Bytes read at a time where nobody waits for them.
+const REREAD: u32 = 1 << 20;
 
 impl Files {
     fn get(&mut self, number: u64) -> Option<Arc<dyn DiskFile>> {
@@ -288,8 +290,72 @@ impl Store {
             }
             return Err(Refusal::Invalid { why: format!("chunk {} is stored with other bytes", chunk.key.chunk) });
         }
-        let body = Body::Put { uploader: chunk.uploader, len: len as u32, sums: chunk.sums };
+        let body = Body::Put { uploader: chunk.uploader, len: len as u32, sums: chunk.sums, replaces: None };
         self.append(vec![flight], Record { key: chunk.key, body }, Some(chunk.data)).await
+    }
+
+    /// Puts a whole copy of a chunk in place of the damaged one at `damaged`; false if that is no longer where the chunk
+    /// lies: it was deleted or replaced meanwhile, and nothing is brought back.
+    ///
+    /// The new copy and what makes the old one void are one record. A start after a crash finds it whole, and takes the
+    /// new copy, or not at all, and the damaged one is found and healed again. The old record's segment is given up
+    /// before the one with this record, so the damaged copy never comes back into force.
+    ///
+    /// # Errors
+    /// The copy is not of the same length, the disk is full or failed.
+    pub async fn replace(&self, damaged: Place, chunk: NewChunk) -> Result<bool, Refusal> {
+        let flight = self.board(chunk.key).await;
+        if self.inner.find(chunk.key)? != Some(damaged) {
+            return Ok(false);
+        }
+        let len = chunk.data.len() as u64;
+        if len != u64::from(damaged.len) || chunk.sums.len() as u64 != len.div_ceil(u64::from(BLOCK)) {
+            let why = format!("{len} bytes in place of a chunk of {}", damaged.len);
+            return Err(Refusal::Invalid { why });
+        }
+        let replaces = Some(self.target(damaged)?);
+        let body = Body::Put { uploader: chunk.uploader, len: damaged.len, sums: chunk.sums, replaces };
+        self.append(vec![flight], Record { key: chunk.key, body }, Some(chunk.data)).await?;
+        Ok(true)
+    }
+
+    /// Reads a whole chunk from the disk, past what is cached of it.
+    ///
+    /// # Errors
+    /// It is not here, it is damaged, or the disk fails.
+    pub async fn reread(&self, key: ChunkKey) -> Result<u32, Refusal> {
+        self.inner.heads.remove(key);
+        let reader = self.reader(key).await?;
+        let len = reader.chunk_len();
+        let mut at = 0;
+        while at < len {
+            let end = at.saturating_add(REREAD).min(len);
+            reader.read(at, end).await?;
+            at = end;
+        }
+        Ok(len)
+    }
+
+    /// Where a chunk lies, and the sums that its header gives; `None` for them if the header is damaged.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub(crate) async fn lies(&self, key: ChunkKey) -> Result<Option<(Place, Option<Vec<u32>>)>, Refusal> {
+        let Some(place) = self.inner.find(key)? else { return Ok(None) };
+        let head = self.inner.head(key, place).await.ok();
+        Ok(Some((place, head.map(|head| head.sums.clone()))))
+    }
+
+    /// The record at a place, as another one names it.
+    fn target(&self, place: Place) -> Result<Target, Refusal> {
+        let generation = {
+            let state = self.inner.state.lock();
+            state.segments.get(&place.segment).map(|known| known.header.life.generation)
+        };
+        let Some(generation) = generation else {
+            return Err(Refusal::DiskFailed { why: format!("segment {} of a chunk is missing", place.segment) });
+        };
+        Ok(Target { life: Life { segment: place.segment, generation }, offset: place.offset })
     }
 
     /// Makes a chunk void; false if it is not here. Its space is given back in time.
@@ -623,7 +689,7 @@ impl Inner {
         let bytes = bytes.map_err(|error| disk_failed(&format!("read segment {}", place.segment), &error))?;
         let life = Life { segment: place.segment, generation: generation.unwrap_or(0) };
         match Record::decode(&bytes, life, place.offset) {
-            Found::One(Record { key: found, body: Body::Put { uploader, len, sums } })
+            Found::One(Record { key: found, body: Body::Put { uploader, len, sums, .. } })
                 if found == key && len == place.len =>
             {
                 let head = Arc::new(Head { place, uploader, sums });
@@ -644,7 +710,7 @@ impl Inner {
             Err(refusal) => return refusal,
         }
         self.bad_sums.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(chunk = %key.chunk, space = %key.space, segment = place.segment, offset = place.offset, what,
+        tracing::debug!(chunk = %key.chunk, space = %key.space, segment = place.segment, offset = place.offset, what,
             "a chunk is damaged on the disk");
         Refusal::BadSum { what: format!("chunk {}: {what}", key.chunk) }
     }
@@ -673,6 +739,11 @@ impl ChunkReader {
     /// Bytes of the chunk.
     pub fn chunk_len(&self) -> u32 {
         self.head.place.len
+    }
+
+    /// Which chunk.
+    pub fn key(&self) -> ChunkKey {
+        self.key
     }
 
     /// Whose session uploaded it.

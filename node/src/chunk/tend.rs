@@ -184,12 +184,12 @@ async fn write_seal(file: &dyn DiskFile, header: &SegmentHeader, at: u64, entrie
     let (table, table_crc) = encode_table(entries, header.life, at);
     let trailer_at = header.len - PAGE;
     assert!(at + table.len() as u64 <= trailer_at, "room for the table is kept at every put");
-    let puts = entries.iter().filter(|entry| entry.deletes.is_none());
+    let puts = entries.iter().filter(|entry| entry.put);
     let place = |entry: &Entry| Place { segment: header.life.segment, offset: entry.offset, len: entry.len };
     let trailer = Trailer {
         table_at: at,
         entries: entries.len() as u32,
-        deletions: entries.iter().filter(|entry| entry.deletes.is_some()).count() as u32,
+        voiding: entries.iter().filter(|entry| entry.voids.is_some()).count() as u32,
         digest: puts.clone().fold(0, |sum, entry| sum.wrapping_add(mark(entry.key, place(entry)))),
         chunks: puts.count() as u64,
         table_crc,
@@ -206,7 +206,7 @@ pub(crate) fn is_meaningless(state: &State, known: &Known) -> bool {
     let gone = |&(segment, generation): &(u64, u64)| {
         segment == own || state.segments.get(&segment).is_none_or(|known| known.header.life.generation != generation)
     };
-    state.books.live(own) == 0 && known.deletes_in.iter().all(gone)
+    state.books.live(own) == 0 && known.voids_in.iter().all(gone)
 }
 
 /// Frees one segment in which nothing means anything any more. False if there is none.

@@ -31,6 +31,8 @@ use crate::settings::ChunkSettings;
 use crate::site::map::MapCell;
 use crate::site::peers::Peers;
 
+mod heal;
+
 const PG: PgId = PgId(4);
 const SPACE: SpaceId = SpaceId(9);
 
@@ -69,6 +71,7 @@ fn replica(node: u32) -> ReplicaId {
 struct One {
     server: Arc<ChunkServer>,
     map: MapCell,
+    disk: MemDisk,
     client: ChunkClient<tonic::transport::Channel>,
     serving: JoinHandle<()>,
 }
@@ -82,20 +85,24 @@ struct Three {
 
 impl Three {
     async fn start() -> Three {
-        let three = Three::without_leases().await;
-        three.grant(Duration::from_secs(60));
+        Three::start_with(ChunkSettings { segment_mib: 8, reserve_mib: 0, ..ChunkSettings::default() }).await
+    }
+
+    async fn start_with(settings: ChunkSettings) -> Three {
+        let three = Three::without_leases(settings).await;
+        three.grant(Duration::from_secs(600));
         three
     }
 
-    async fn without_leases() -> Three {
+    async fn without_leases(settings: ChunkSettings) -> Three {
         let mut nodes = Vec::new();
         let mut addrs = Vec::new();
         for node in 1..=3u32 {
-            let (tcp, map) = (Arc::new(Tcp), MapCell::default());
+            let (tcp, map, disk) = (Arc::new(Tcp), MapCell::default(), MemDisk::new());
             let parts = Parts {
                 clock: Arc::new(Still),
                 dice: Arc::new(Row(AtomicU64::new(node.into()))),
-                disk: Arc::new(MemDisk::new()),
+                disk: Arc::new(disk.clone()),
                 dial: tcp.clone(),
                 listen: tcp.clone(),
                 datagrams: Arc::new(Udp),
@@ -108,7 +115,6 @@ impl Three {
                 node: NodeId(node),
                 incarnation: replica(node).incarnation,
             };
-            let settings = ChunkSettings { segment_mib: 8, reserve_mib: 0, ..ChunkSettings::default() };
             let peers = Peers::new(tcp.clone(), map.clone());
             let server = ChunkServer::open(&parts, &settings, &identity, map.clone(), peers).await.unwrap();
             let accept = tcp.listen("127.0.0.1:0").await.unwrap();
@@ -121,7 +127,7 @@ impl Three {
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT);
             addrs.push(addr);
-            nodes.push(One { server, map, client, serving });
+            nodes.push(One { server, map, disk, client, serving });
         }
         let mut three = Three { nodes, addrs, version: 0, epoch: 0 };
         three.members([Serving; 3]);
@@ -297,7 +303,7 @@ async fn only_the_named_epoch_counts() {
 
 #[tokio::test]
 async fn nothing_is_acknowledged_without_a_lease() {
-    let three = Three::without_leases().await;
+    let three = Three::without_leases(ChunkSettings { segment_mib: 8, ..ChunkSettings::default() }).await;
     let refused = async |what: &str| {
         let refused = three.send(0, three.put(1, 100)).await;
         assert!(matches!(refused, Err(Refusal::MayNotAcknowledge { .. })), "{what}: {refused:?}");

@@ -114,7 +114,7 @@ impl FsckService {
         Ok(pb::MarkReply {})
     }
 
-    async fn start_digest(&self, request: pb::DigestRequest) -> Result<Pieces<pb::DigestPiece>, Refusal> {
+    async fn start_digest(&self, request: pb::ReplicaDigestRequest) -> Result<Pieces<pb::DigestPiece>, Refusal> {
         let envelope = convert::parse_envelope(request.envelope)?;
         let permit = self.begin()?;
         let group = self.group(request.group)?;
@@ -217,7 +217,7 @@ impl Fsck for FsckService {
         answer(self.set_mark(request.into_inner()).await)
     }
 
-    async fn digest(&self, request: Request<pb::DigestRequest>) -> Result<Response<Self::DigestStream>, Status> {
+    async fn digest(&self, request: Request<pb::ReplicaDigestRequest>) -> Result<Response<Self::DigestStream>, Status> {
         answer(self.start_digest(request.into_inner()).await)
     }
 

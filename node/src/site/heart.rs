@@ -19,7 +19,7 @@ use weft_proto::status;
 
 use super::map::MapCell;
 use super::service::SiteService;
-use crate::chunk::ChunkServer;
+use crate::chunk::{ChunkHealth, ChunkServer};
 use crate::identity::{Folder, Identity};
 use crate::meta::Groups;
 use crate::metrics::{GroupLevels, Metrics, NodeLevels};
@@ -130,6 +130,7 @@ impl Standing {
             lease_left_ms: u32::try_from(levels.lease_left_ms).unwrap_or(u32::MAX),
             map_version: levels.map_version,
             uptime_ms: self.metrics.uptime().as_millis() as u64,
+            chunk_health: self.chunk.as_ref().map(|chunk| wire_health(&chunk.health())),
         }
     }
 
@@ -163,6 +164,7 @@ impl Standing {
             levels.bad_sums = chunk.bad_sums();
             levels.chunks_orphaned = asked.orphans.load(Ordering::Relaxed) + asked.left.load(Ordering::Relaxed);
             (levels.chunks_deleted, levels.chunk_bytes_given_back) = chunk.store().given_back();
+            levels.chunk_health = chunk.health();
         }
         match self.disk.space().await {
             Ok(space) => {
@@ -172,6 +174,25 @@ impl Standing {
             Err(error) => tracing::warn!(%error, "ask the disk for its space"),
         }
         levels
+    }
+}
+
+fn wire_health(health: &ChunkHealth) -> pb::ChunkHealth {
+    let catch_up = &health.catch_up;
+    pb::ChunkHealth {
+        reread: health.reread,
+        reread_bytes: health.reread_bytes,
+        damaged: health.damaged,
+        missing: health.missing,
+        healed: health.healed,
+        waiting: health.waiting,
+        unhealed: health.unhealed,
+        catch_up_chunks: catch_up.chunks,
+        catch_up_bytes: catch_up.bytes,
+        caught_up_chunks: catch_up.done_chunks,
+        caught_up_bytes: catch_up.done_bytes,
+        catch_up_ms: catch_up.since.map_or(0, |since| since.elapsed().as_millis() as u64),
+        catch_up_groups: catch_up.groups,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde::Serialize;
 use weft_client::site::{MemberState, NodeStatus, SiteMap};
-use weft_client::{Client, NodeId, NodeReport};
+use weft_client::{CatchUp, ChunkHealth, Client, NodeId, NodeReport};
 
 use super::volume::ShownVolume;
 use crate::args::ConnectArgs;
@@ -63,6 +63,38 @@ struct ShownReport {
     free_bytes: u64,
     chunk_bytes: u64,
     chunks: u64,
+    chunk_health: ShownHealth,
+}
+
+/// Since the node's start.
+#[derive(Serialize)]
+struct ShownHealth {
+    /// Chunks read again to find what rots.
+    reread: u64,
+    reread_bytes: u64,
+    damaged: u64,
+    missing: u64,
+    healed: u64,
+    /// Damaged or missing and not healed yet.
+    waiting: u64,
+    /// Of these, those that no member gave when they were last asked.
+    unhealed: u64,
+    /// `null` if it has everything.
+    catch_up: Option<ShownCatchUp>,
+}
+
+#[derive(Serialize)]
+struct ShownCatchUp {
+    groups: u64,
+    /// Known to be lacking.
+    chunks: u64,
+    bytes: u64,
+    done_chunks: u64,
+    done_bytes: u64,
+    percent: u64,
+    bytes_per_s: u64,
+    /// `null` while it is not known.
+    left_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -148,6 +180,9 @@ fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
         } else if node.report.is_none() {
             problems.push(format!("node {} at {} does not answer", node.id, node.addr));
         }
+        if let Some(report) = &node.report {
+            chunk_problems(node.id, &report.chunk_health, &mut problems);
+        }
     }
     group_problems(map, &groups, reports, &mut problems);
     placement_problems(map, &placement, &mut problems);
@@ -197,6 +232,26 @@ fn group_problems(
                 problems.push(format!("group {}: node {node} does not serve its replica", group.id));
             }
         }
+    }
+}
+
+fn chunk_problems(node: u32, health: &ShownHealth, problems: &mut Vec<String>) {
+    if health.waiting > 0 {
+        let lost = match health.unhealed {
+            0 => String::new(),
+            unhealed => format!(", {unhealed} of them whole on no member that was asked"),
+        };
+        problems.push(format!("node {node}: {} damaged or missing chunks are not healed{lost}", health.waiting));
+    }
+    if let Some(catch_up) = &health.catch_up {
+        let left = catch_up.left_ms.map_or_else(String::new, |ms| format!(", {} left", humane::millis(ms)));
+        problems.push(format!(
+            "node {node} catches up: {} chunks ({}) to fetch, {} % done, {}/s{left}",
+            catch_up.chunks,
+            humane::bytes(catch_up.bytes),
+            catch_up.percent,
+            humane::bytes(catch_up.bytes_per_s),
+        ));
     }
 }
 
@@ -279,7 +334,29 @@ fn shown_node(map: &SiteMap, node: &weft_client::site::Node, report: Option<&Nod
             free_bytes: report.free_bytes,
             chunk_bytes: report.chunk_bytes,
             chunks: report.chunks,
+            chunk_health: shown_health(&report.chunk_health),
         }),
+    }
+}
+
+fn shown_health(health: &ChunkHealth) -> ShownHealth {
+    let ChunkHealth { reread, reread_bytes, damaged, missing, healed, waiting, unhealed, .. } = *health;
+    let catch_up = (health.catch_up.groups > 0).then(|| shown_catch_up(&health.catch_up));
+    ShownHealth { reread, reread_bytes, damaged, missing, healed, waiting, unhealed, catch_up }
+}
+
+fn shown_catch_up(of: &CatchUp) -> ShownCatchUp {
+    let all = of.bytes.saturating_add(of.done_bytes);
+    let bytes_per_s = of.done_bytes.saturating_mul(1000) / of.ms.max(1);
+    ShownCatchUp {
+        groups: of.groups,
+        chunks: of.chunks,
+        bytes: of.bytes,
+        done_chunks: of.done_chunks,
+        done_bytes: of.done_bytes,
+        percent: of.done_bytes.saturating_mul(100).checked_div(all).unwrap_or(0),
+        bytes_per_s,
+        left_ms: of.bytes.saturating_mul(1000).checked_div(bytes_per_s),
     }
 }
 
@@ -363,6 +440,8 @@ fn node_table(status: &Status) -> Table {
         ("OF", Right),
         ("CHUNKS", Right),
         ("IN THEM", Right),
+        ("HEALED", Right),
+        ("ILL", Right),
     ];
     let mut table = Table::new(head);
     for node in &status.nodes {
@@ -389,6 +468,8 @@ fn node_table(status: &Status) -> Table {
             said(|report| humane::bytes(report.total_bytes)),
             said(|report| report.chunks.to_string()),
             said(|report| humane::bytes(report.chunk_bytes)),
+            said(|report| report.chunk_health.healed.to_string()),
+            said(|report| report.chunk_health.waiting.to_string()),
         ]);
     }
     table

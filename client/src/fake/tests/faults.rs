@@ -177,3 +177,24 @@ fn a_slow_replica_is_overtaken_and_a_wrong_one_passed_over() {
         }
     });
 }
+
+#[test]
+fn a_server_hears_of_the_wrong_bytes_it_gave() {
+    run(async {
+        let fake = Fake::new(46);
+        let client = fake.client().await;
+        let volume = client.volume("root").await.expect("there");
+        let file = new_file(&volume, "read").await;
+        file.write_at(0, Bytes::from(vec![9; 100_000])).await.expect("written");
+        file.close().await.expect("closed");
+        assert!(fake.suspected().is_empty());
+        fake.trouble(Trouble { rot: 400, ..Trouble::default() });
+        for _ in 0..20 {
+            let file = volume.open(&Cred::root(), file.ino(), true, false).await.expect("opened");
+            client.shared.cache.clear();
+            assert_eq!(file.read_at(50_000, 5).await.expect("read")[..], [9; 5]);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!fake.suspected().is_empty());
+    });
+}

@@ -10,6 +10,8 @@ use super::*;
 use crate::chunk::index::{Covered, IndexError, MemoryIndexes, SledIndexes, memory::MemoryIndex};
 use crate::disk::MemDisk;
 
+mod replace;
+
 const SEGMENT: u64 = 128 << 10;
 
 /// A row of numbers, different in each life of a store.

@@ -109,6 +109,17 @@ fn every_thing_that_is_wrong_is_said() {
         map.pgs[0].members.truncate(1);
     });
     assert!(said.contains("placement group 1: the data of node 1, which had all of it, is lost"), "{said}");
+    let said = problems(|_, reports| {
+        reports.get_mut(&NodeId(3)).unwrap().chunk_health =
+            ChunkHealth { waiting: 5, unhealed: 2, ..ChunkHealth::default() };
+    });
+    assert_eq!(said, "node 3: 5 damaged or missing chunks are not healed, 2 of them whole on no member that was asked");
+    let said = problems(|_, reports| {
+        let (groups, chunks, bytes, done_bytes) = (2, 7, 3 << 20, 1 << 20);
+        let catch_up = CatchUp { groups, chunks, bytes, done_chunks: 3, done_bytes, ms: 2000 };
+        reports.get_mut(&NodeId(2)).unwrap().chunk_health.catch_up = catch_up;
+    });
+    assert_eq!(said, "node 2 catches up: 7 chunks (3.0 MiB) to fetch, 25 % done, 512 KiB/s, 6s left");
     let said = problems(|map, _| map.pgs.clear());
     assert_eq!(said, "there is no placement yet for 3 copies");
     let said = problems(|map, _| map.volumes[0].ready = false);
