@@ -82,6 +82,11 @@ impl Site {
             ..Settings::default()
         };
         settings.chunks.segment_mib = self.segment_mib;
+        // Rot is found within a run.
+        settings.chunks.scrub_mib_s = 64;
+        settings.chunks.scrub_pause_s = 3;
+        settings.chunks.compare_s = 10;
+        settings.chunks.missing_s = 2;
         (settings.raft.snapshot_every, settings.raft.keep_logs) = self.snapshots;
         settings
     }

@@ -3,5 +3,6 @@
 mod bad_input;
 mod node_down;
 mod parallel;
+mod rot;
 mod tree;
 mod two_mounts;
