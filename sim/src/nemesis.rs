@@ -19,8 +19,8 @@ use crate::site::{FIRST, GROUPS, Site, host};
 use crate::state::{NodeState, Order};
 use crate::world;
 
-/// Folder of the chunks on a node's disk: bits flip nowhere else, since a damaged log or store of records is an error
-/// that an operator must mend.
+/// Folder of the chunks on a node's disk: bits flip nowhere else, since a damaged log is an error that an operator must
+/// mend.
 const CHUNKS: &str = "chunks";
 
 /// A kind of fault, which a seed has or has not.
@@ -94,6 +94,23 @@ struct Ails {
     again: Option<Duration>,
 }
 
+/// A node on whose disk bits flipped, and when all of them are healed.
+#[derive(Clone, Copy, Debug)]
+struct Rotten {
+    node: usize,
+    /// Set at the first look after the last flip.
+    goal: Option<Goal>,
+}
+
+/// What the node must have done in this life.
+#[derive(Clone, Copy, Debug)]
+struct Goal {
+    /// Chunks reread when it was looked at last.
+    seen: u64,
+    reread: u64,
+    compared: u64,
+}
+
 /// Breaks things until its time is over, then mends everything.
 pub struct Nemesis {
     rng: SmallRng,
@@ -102,8 +119,8 @@ pub struct Nemesis {
     nodes: Vec<NodeState>,
     clients: Vec<String>,
     kinds: Vec<Kind>,
-    /// The one node whose disk rots, so that no chunk is damaged on all its servers.
-    rotten: usize,
+    /// The one node with bits flipped that may not be healed yet, so that no chunk is damaged on all its servers.
+    rotten: Option<Rotten>,
     ails: Vec<Ails>,
     /// Who lost its folder last, and which life of it is gone.
     wiped: Option<(usize, Incarnation)>,
@@ -130,11 +147,6 @@ impl Nemesis {
         let most = rng.random_bool(0.3);
         let mut kinds: Vec<Kind> =
             KINDS.into_iter().filter(|_| rng.random_bool(if most { 0.9 } else { 0.4 })).collect();
-        // What rots must be whole on another server, and a lost folder takes one away.
-        if kinds.contains(&Kind::Rot) && kinds.contains(&Kind::Wipe) {
-            let one = if rng.random_bool(0.5) { Kind::Rot } else { Kind::Wipe };
-            kinds.retain(|kind| *kind != one);
-        }
         if kinds.is_empty() {
             kinds.push(Kind::Crash);
         }
@@ -142,8 +154,7 @@ impl Nemesis {
             kinds = only.to_vec();
         }
         let next = Duration::from_millis(if rng.random_bool(0.3) { 50 } else { 4000 });
-        let rotten = rng.random_range(site.nodes() - site.chunk..site.nodes());
-        tracing::info!(?kinds, rotten, "nemesis: faults of this seed");
+        tracing::info!(?kinds, "nemesis: faults of this seed");
         Nemesis {
             rng,
             faults_wanted,
@@ -153,7 +164,7 @@ impl Nemesis {
             nodes,
             clients,
             kinds,
-            rotten,
+            rotten: None,
             wiped: None,
             cut_off: false,
             next,
@@ -264,11 +275,7 @@ impl Nemesis {
             Kind::Crash => self.crash(sim, now, a),
             Kind::Suspend => self.suspend(sim, now, a),
             Kind::SlowDisk | Kind::FailingDisk | Kind::FullDisk => self.act_on_disk(now, kind, a),
-            Kind::Rot => {
-                if self.ails[self.rotten].down.is_none() && self.nodes[self.rotten].disk.rot(Path::new(CHUNKS)) {
-                    tracing::info!(node = self.rotten, "nemesis: a bit flips");
-                }
-            }
+            Kind::Rot => self.rot(a),
             Kind::Wipe => self.wipe(sim, now, a),
             Kind::Die => self.die(sim, a),
             Kind::Drain => self.drain(a),
@@ -466,7 +473,7 @@ impl Nemesis {
     /// A node loses its folder: only when everything is whole, so that all it held is held elsewhere.
     fn wipe(&mut self, sim: &mut Sim<'_>, now: Duration, node: usize) {
         let all_well = self.ails.iter().all(|ails| ails.down.is_none() && ails.suspended.is_none() && !ails.tainted);
-        if !all_well || self.cut_off || self.late.is_some() {
+        if !all_well || self.cut_off || self.late.is_some() || !self.is_healed() {
             return;
         }
         if let Some(why) = self.not_whole() {
@@ -511,6 +518,46 @@ impl Nemesis {
             // Those that do not run hear of nothing.
             node.order(order);
         });
+    }
+
+    /// A bit flips on the node that has some already, or, when these are healed and everything is whole, on another.
+    fn rot(&mut self, node: usize) {
+        self.is_healed();
+        let node = match self.rotten {
+            Some(rotten) => rotten.node,
+            None if !self.site.is_chunk(node) || self.not_whole().is_some() => return,
+            None => node,
+        };
+        if self.ails[node].down.is_none() && self.nodes[node].disk.rot(Path::new(CHUNKS)) {
+            tracing::info!(node, "nemesis: a bit flips");
+            self.rotten = Some(Rotten { node, goal: None });
+        }
+    }
+
+    /// Whether every bit that flipped must have been found and healed: since the last one the node has read everything
+    /// again and compared itself with the others, more than once, in one life.
+    fn is_healed(&mut self) -> bool {
+        let Some(rotten) = &mut self.rotten else { return true };
+        let Some(server) = self.nodes[rotten.node].chunks() else {
+            rotten.goal = None;
+            return false;
+        };
+        let health = server.health();
+        let goal = match rotten.goal {
+            // A life with lower counts is another one.
+            Some(goal) if health.reread >= goal.seen => goal,
+            _ => Goal {
+                seen: health.reread,
+                reread: health.reread + 2 * server.store().facts().chunks + 1,
+                compared: health.compared + 3,
+            },
+        };
+        rotten.goal = Some(Goal { seen: health.reread, ..goal });
+        let healed = health.reread >= goal.reread && health.compared >= goal.compared && health.waiting == 0;
+        if healed {
+            self.rotten = None;
+        }
+        healed
     }
 
     /// The site as whoever is ahead has it.

@@ -87,6 +87,11 @@ impl Site {
         settings.repair_after_s = REPAIR_AFTER_S;
         settings.chunks.segment_mib = self.segment_mib;
         (settings.chunks.keep_freed_s, settings.chunks.walk_s) = (2, 10);
+        // Rot is found within a run.
+        settings.chunks.scrub_mib_s = 64;
+        settings.chunks.scrub_pause_s = 3;
+        settings.chunks.compare_s = 10;
+        settings.chunks.missing_s = 2;
         (settings.raft.snapshot_every, settings.raft.keep_logs) = self.snapshots;
         settings
     }

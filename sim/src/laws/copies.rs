@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use weft_core::ids::{GroupId, ReplicaId, SpaceId};
 use weft_core::machine::{self, ChunkState};
-use weft_core::refusal::Refusal;
 use weft_core::site::{MemberState, Pg, PgMember, SiteMap};
 use weft_node::chunk::ChunkServer;
 use weft_node::chunk::index::ChunkKey;
@@ -17,14 +16,14 @@ use crate::site::host;
 use crate::state::NodeState;
 
 const LAW: &str = "what is named is whole on all who serve it";
-/// Simulated time in which servers that were just started must answer.
-const QUIET: Duration = Duration::from_secs(10);
+/// Simulated time in which servers that were just started must answer, and in which everything that rotted must be found
+/// and healed.
+const QUIET: Duration = Duration::from_secs(40);
 /// Chunks asked for at a time.
 const PAGE: usize = 1000;
 
-/// Reads every copy of every named chunk. Call when the replicas of the groups are equal. Servers whose disk rotted are
-/// left out: others have what rotted there. So are placement groups whose serving member lost its folder: if no other
-/// serves, they stay as they are until people decide.
+/// Reads every copy of every named chunk, from the disk. Call when the replicas of the groups are equal. Placement groups
+/// whose serving member lost its folder are left out: if no other serves, they stay as they are until people decide.
 ///
 /// # Errors
 /// A copy is missing or damaged.
@@ -62,18 +61,14 @@ async fn compare(nodes: &[NodeState]) -> Result<(), String> {
                 }
             }
         }
-        for (key, len) in chunks.into_iter().filter(|(key, _)| is_named(nodes, &map, *key)) {
-            for (node, server) in servers.iter().filter(|(node, _)| nodes[*node].disk.hurt().flipped == 0) {
-                let read = read(server, key, len).await;
+        for (key, _) in chunks.into_iter().filter(|(key, _)| is_named(nodes, &map, *key)) {
+            for (node, server) in &servers {
+                let read = server.store().reread(key).await;
                 read.map_err(|refusal| format!("chunk {} of {} on node {node}: {refusal}", key.chunk, pg.id))?;
             }
         }
     }
     Ok(())
-}
-
-async fn read(server: &ChunkServer, key: ChunkKey, len: u32) -> Result<(), Refusal> {
-    server.store().reader(key).await?.read(0, len).await.map(drop)
 }
 
 /// The harness's nodes that serve a placement group.

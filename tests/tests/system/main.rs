@@ -8,5 +8,6 @@ mod kills;
 mod node_down;
 mod parallel;
 mod place;
+mod rot;
 mod tree;
 mod two_mounts;
