@@ -164,10 +164,10 @@ impl Client {
         }
         let volume = self.volume(name).await?;
         let slot = SlotRef { space: volume.info.space, slot: volume.info.slot };
-        if let Ok(name) = Name::parse(name.as_bytes().to_vec()) {
+        if let Ok(entry) = Name::parse(name.as_bytes().to_vec()) {
             let (root, cred) = (self.volume(site::ROOT_VOLUME).await?, Cred::root());
-            match root.lookup(&cred, Ino::ROOT, name.clone()).await {
-                Ok(Found::Junction(leads)) if leads == slot => root.remove_junction(&cred, Ino::ROOT, name).await?,
+            match root.lookup(&cred, Ino::ROOT, entry.clone()).await {
+                Ok(Found::Junction(leads)) if leads == slot => root.remove_junction(&cred, Ino::ROOT, entry).await?,
                 Ok(_) | Err(Error::Refused(Refusal::NoEntry)) => {}
                 Err(error) => return Err(error),
             }
@@ -175,7 +175,13 @@ impl Client {
         let id = volume.id();
         self.shared.at_site(async |addr, call| self.shared.servers.delete_volume(addr, call, id).await).await?;
         self.shared.slots.lock().remove(&slot);
-        self.refresh_map().await.map(drop)
+        let mut trial = Trial::new(&self.shared.options);
+        while self.refresh_map().await?.volumes.iter().any(|volume| volume.id == id && !volume.deleting) {
+            // The node that was asked has not heard of it yet.
+            let why = format!("volume {name} is still in the site map");
+            trial.pause(&*self.shared.parts.dice, Duration::ZERO, &why).await?;
+        }
+        Ok(())
     }
 
     /// The volume of a name.
