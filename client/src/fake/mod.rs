@@ -130,6 +130,7 @@ impl Fake {
             groups: vec![Group { id: GROUP, replicas: (1..=NODES).map(replica).collect() }],
             volumes: Vec::new(),
             pgs: pgs.collect(),
+            pasts: Vec::new(),
         };
         let fake = Fake {
             state: Arc::new(Mutex::new(State {
