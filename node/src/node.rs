@@ -141,8 +141,7 @@ impl Node {
         let lead = Arc::new(Lead::new(map.clone(), lease, Duration::from_secs(settings.repair_after_s)));
         let standing = Arc::new(Standing::new(
             identity.clone(),
-            addr.clone(),
-            settings.labels_at(&addr),
+            (addr.clone(), settings.labels_at(&addr)),
             groups.clone(),
             chunk.clone(),
             map.clone(),

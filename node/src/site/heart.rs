@@ -55,11 +55,10 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// No lease yet.
+    /// No lease yet. It answers at the address, and its machine stands where the labels say.
     pub fn new(
         identity: Identity,
-        addr: String,
-        labels: Labels,
+        (addr, labels): (String, Labels),
         groups: Option<Arc<Groups>>,
         chunk: Option<Arc<ChunkServer>>,
         map: MapCell,
