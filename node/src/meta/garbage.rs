@@ -178,6 +178,7 @@ async fn look(groups: &Groups, group: &Group, table: &mut GarbageTable) -> Resul
             tracing::debug!(group = %group.id(), %pg, %why, "freed chunks wait");
             continue;
         }
+        tracing::debug!(group = %group.id(), %pg, chunks = part.len(), "freed chunks are deleted");
         for freed in &part {
             table.deleted(freed);
             if freed.ended {
