@@ -52,7 +52,7 @@ async fn agree(nodes: &[NodeState]) -> Result<(), Violation> {
     laws::replicas::check(nodes).await?;
     laws::copies::check(nodes).await?;
     laws::gone::check(nodes).await?;
-    laws::fsck::check(nodes).await
+    laws::fsck::check().await
 }
 
 /// What can be told without asking anybody.

@@ -1,16 +1,14 @@
-//! A deep check is clean after the faults stopped: what `weft fsck --deep` asks of a site finds nothing that is not
-//! explained by what was done to it.
+//! A deep check is clean after the faults stopped: what `weft fsck --deep` asks of a site finds nothing
+//! wrong: what rotted or went missing is healed by then.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use weft_client::fsck::{FsckOptions, FsckReport};
-use weft_client::{Client, ConnectOptions, NodeId, SiteMap};
+use weft_client::{Client, ConnectOptions, SiteMap};
 use weft_core::site::MemberState;
 
 use crate::run::Violation;
-use crate::site::{addrs, host};
-use crate::state::NodeState;
+use crate::site::addrs;
 use crate::world;
 
 const LAW: &str = "a deep check is clean after the faults stopped";
@@ -21,10 +19,10 @@ const QUIET: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// Something is damaged, or cannot be looked at for good.
-pub async fn check(nodes: &[NodeState]) -> Result<(), Violation> {
+pub async fn check() -> Result<(), Violation> {
     let since = tokio::time::Instant::now();
     loop {
-        match once(nodes).await {
+        match once().await {
             Ok(()) => return Ok(()),
             Err(what) if since.elapsed() > QUIET => return Err(Violation { law: LAW, what }),
             Err(what) => tracing::info!(what, "not clean yet"),
@@ -33,25 +31,18 @@ pub async fn check(nodes: &[NodeState]) -> Result<(), Violation> {
     }
 }
 
-async fn once(nodes: &[NodeState]) -> Result<(), String> {
+async fn once() -> Result<(), String> {
     let client = Client::connect(ConnectOptions::new(addrs()), world::client_parts()).await;
     let client = client.map_err(|error| error.to_string())?;
     let options = FsckOptions { deep: true, ..FsckOptions::default() };
     let report = client.fsck(&options, &|_| ()).await.map_err(|error| error.to_string())?;
     let map = client.site_map();
     client.close().await.map_err(|error| error.to_string())?;
-    judge(&report, &map, &hurt(nodes, &map))
-}
-
-/// Nodes whose disks had bytes flipped: what rotted there, others have.
-fn hurt(nodes: &[NodeState], map: &SiteMap) -> BTreeSet<NodeId> {
-    let hurt = (0..nodes.len()).filter(|node| nodes[*node].disk.hurt().flipped > 0);
-    let ids = hurt.filter_map(|node| map.nodes.iter().find(|at| at.addr.starts_with(&format!("{}:", host(node)))));
-    ids.map(|node| node.id).collect()
+    judge(&report, &map)
 }
 
 /// What a report holds against the site.
-fn judge(report: &FsckReport, map: &SiteMap, hurt: &BTreeSet<NodeId>) -> Result<(), String> {
+fn judge(report: &FsckReport, map: &SiteMap) -> Result<(), String> {
     if let Some(wrong) = report.audits.iter().find_map(|audit| audit.wrong.first()) {
         return Err(wrong.clone());
     }
@@ -64,19 +55,20 @@ fn judge(report: &FsckReport, map: &SiteMap, hurt: &BTreeSet<NodeId>) -> Result<
         let mut serving = members.filter(|member| member.state == MemberState::Serving);
         serving.any(|member| !map.nodes.iter().any(|node| node.replica() == member.replica))
     };
-    let damage = report.damage.iter().find(|damaged| !hurt.contains(&damaged.node) && !lost(damaged.pg));
+    let damage = report.damage.iter().find(|damaged| !lost(damaged.pg));
     if let Some(damaged) = damage {
         return Err(format!("{damaged:?}"));
     }
     let any_lost = map.pgs.iter().any(|pg| lost(pg.id));
     match report.unseen.first() {
-        Some(unseen) if !any_lost && hurt.is_empty() => Err(format!("not looked at: {unseen}")),
+        Some(unseen) if !any_lost => Err(format!("not looked at: {unseen}")),
         _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use weft_client::NodeId;
     use weft_client::fsck::{DigestReport, GroupAudit, ReplicaDigest};
     use weft_core::ids::GroupId;
 
@@ -84,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_finding_breaks_the_law() {
-        let judge = |report: FsckReport| judge(&report, &SiteMap::default(), &BTreeSet::new());
+        let judge = |report: FsckReport| judge(&report, &SiteMap::default());
         assert_eq!(judge(FsckReport::default()), Ok(()));
         let audit = GroupAudit { group: GroupId(1), records: 1, wrong: vec!["a count".into()] };
         assert!(judge(FsckReport { audits: vec![audit], ..FsckReport::default() }).is_err());
