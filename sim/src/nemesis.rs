@@ -503,9 +503,13 @@ impl Nemesis {
         self.ails[node].down = Some(self.until);
     }
 
-    /// One node at a time is emptied; what was ordered last stays so.
+    /// One node at a time is emptied; what was ordered last stays so. Not before there is placement, which could not be
+    /// made without the node where there are too few.
     fn drain(&mut self, node: usize) {
         let map = self.map();
+        if !map.pgs.iter().any(|pg| pg.factor == self.site.replication) {
+            return;
+        }
         let order = match map.nodes.iter().find(|known| known.draining) {
             Some(known) => Order::Drain { node: known.id, on: false },
             None => match map.nodes.iter().find(|known| is_at(known, node)) {
