@@ -147,11 +147,14 @@ impl Nemesis {
         let most = rng.random_bool(0.3);
         let mut kinds: Vec<Kind> =
             KINDS.into_iter().filter(|_| rng.random_bool(if most { 0.9 } else { 0.4 })).collect();
-        if kinds.is_empty() {
-            kinds.push(Kind::Crash);
-        }
         if !only.is_empty() {
             kinds = only.to_vec();
+        }
+        if !site.heals {
+            kinds.retain(|kind| *kind != Kind::Rot);
+        }
+        if kinds.is_empty() {
+            kinds.push(Kind::Crash);
         }
         let next = Duration::from_millis(if rng.random_bool(0.3) { 50 } else { 4000 });
         tracing::info!(?kinds, "nemesis: faults of this seed");

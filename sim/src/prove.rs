@@ -50,7 +50,7 @@ const fn case(variant: Variant, by: By, first: u64, most: u64) -> Case {
 /// In order of the time that they take, so that the longest do not come last.
 const CASES: &[Case] = &[
     case(Variant::PositionFirst, By::Whole("crash", 6), 10, 20),
-    case(Variant::ChunkUnflushed, By::Whole("crash", 6), 10, 20),
+    case(Variant::ChunkUnflushed, By::Whole("crash", 6), 15, 20),
     case(Variant::ExtentFirst, By::Whole("crash", 6), 10, 20),
     case(Variant::RepliesForgotten, By::Whole("wipe,crash", 12), 12, 60),
     case(Variant::ReadAlone, By::Whole("isolate", 10), 4, 30),

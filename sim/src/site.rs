@@ -34,6 +34,9 @@ pub struct Site {
     pub segment_mib: u64,
     /// Entries between two snapshot points of a group, and entries kept behind one.
     pub snapshots: (u64, u64),
+    /// Whether chunk servers look for what is damaged or missing and heal it. Where they do not, nothing may ever be: so
+    /// healing hides no fault of the rest.
+    pub heals: bool,
 }
 
 impl Site {
@@ -53,6 +56,7 @@ impl Site {
             latency: (Duration::from_micros(100), Duration::from_millis(longest)),
             segment_mib: [8, 8, 64][rng.random_range(0..3)],
             snapshots,
+            heals: rng.random_bool(0.6),
         }
     }
 
@@ -87,11 +91,11 @@ impl Site {
         settings.repair_after_s = REPAIR_AFTER_S;
         settings.chunks.segment_mib = self.segment_mib;
         (settings.chunks.keep_freed_s, settings.chunks.walk_s) = (2, 10);
-        // Rot is found within a run.
-        settings.chunks.scrub_mib_s = 64;
+        // Found and healed within a run, or never.
+        settings.chunks.scrub_mib_s = if self.heals { 64 } else { 0 };
         settings.chunks.scrub_pause_s = 3;
         settings.chunks.compare_s = 10;
-        settings.chunks.missing_s = 2;
+        settings.chunks.missing_s = if self.heals { 2 } else { 3600 };
         (settings.raft.snapshot_every, settings.raft.keep_logs) = self.snapshots;
         settings
     }
