@@ -135,7 +135,13 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end, READ_BYTES).await
+        let entries = self.read(start, end, READ_BYTES).await?;
+        // Asked for by the stream to a member that was removed while it stood still: the log is no longer kept for it, and
+        // what is left of it must not be sent as if it followed.
+        match entries.first() {
+            Some(first) if first.log_id.index != start => Ok(Vec::new()),
+            _ => Ok(entries),
+        }
     }
 
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
@@ -222,4 +228,36 @@ pub(crate) fn logged_command(bytes: Bytes) -> io::Result<Option<Bytes>> {
         EntryPayload::Normal(Payload(command)) => Some(command),
         EntryPayload::Blank | EntryPayload::Membership(_) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use openraft::vote::RaftLeaderId;
+    use weft_core::ids::{GroupId, Incarnation, NodeId, ReplicaId};
+
+    use super::*;
+    use crate::disk::MemDisk;
+    use crate::meta::log::SegmentLog;
+    use crate::meta::raft::types::LeaderId;
+    use crate::real::OsDice;
+
+    #[tokio::test]
+    async fn what_is_left_behind_a_purge_is_not_given_for_what_was_purged() {
+        let disk = Arc::new(MemDisk::new());
+        let (log, _) = SegmentLog::open(disk, Path::new("raft"), Arc::new(OsDice)).await.expect("a log");
+        let log = log.group(GroupId(1));
+        let me = ReplicaId { node: NodeId(1), incarnation: Incarnation(1) };
+        let id = |index| LogId::new(LeaderId::new(1, me), index);
+        let entry = |index| Entry { log_id: id(index), payload: EntryPayload::Blank };
+        let entries = (1..=20).map(|index| (index, codec::encode_entry(&entry(index)))).collect();
+        durably(|done| log.append(entries, done)).await.expect("appended");
+        let mut store = LogStore::new(log).expect("a store");
+        let indexes = |entries: Vec<Entry>| entries.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>();
+        assert_eq!(indexes(store.limited_get_log_entries(5, 8).await.expect("read")), [5, 6, 7]);
+        store.purge(id(10)).await.expect("purged");
+        assert_eq!(indexes(store.limited_get_log_entries(5, 15).await.expect("read")), []);
+        assert_eq!(indexes(store.limited_get_log_entries(11, 13).await.expect("read")), [11, 12]);
+    }
 }
