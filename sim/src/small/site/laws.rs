@@ -121,6 +121,11 @@ impl World<'_> {
                 return Err(broken("every group takes chunks", format!("{pg:?} did not")));
             }
         }
+        if !self.processes.iter().any(|process| process.alive && process.replica.node.0 != 0) {
+            // Every node of the site died or lost its folder: there is nobody left to ask.
+            self.tally.count("lost_sites");
+            return Ok(());
+        }
         let waits = self.processes.iter().find(|process| !process.wiped && process.replica.node.0 == 0);
         if let Some(waits) = waits {
             return Err(broken("who asks may join", format!("{} at {}", waits.replica, waits.addr)));

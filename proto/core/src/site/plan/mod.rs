@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use self::choice::Loads;
 pub(super) use self::members::lacks_nothing;
-use super::{Node, NodeStatus, Pg, PgMember, SiteCommand, SiteMap};
+use super::{MemberState, Node, NodeStatus, Pg, PgMember, SiteCommand, SiteMap};
 use crate::ids::{NodeId, PgEpoch, PgId, ReplicaId};
 
 /// Placement groups in one command, to stay far below the bound of changes of one entry.
@@ -89,9 +89,16 @@ pub fn plan(map: &SiteMap, seen: &Seen) -> Vec<SiteCommand> {
 fn placement(look: &Look<'_>) -> Vec<Pg> {
     let mut pgs = look.map.pgs.clone();
     let mut loads = Loads::new(look, &pgs);
-    for pg in &mut pgs {
-        let kept = loads.choose(look, pg);
-        members::step(look, pg, &kept);
+    // Groups that nobody serves may stay as they are for ever, with members too many. Those are off the loads before anybody
+    // else is judged by them: else a server seems to hold much when it is chosen who goes, and little when it is chosen
+    // who comes, and the same move is made and undone without end.
+    let served = |pg: &Pg| {
+        pg.members.iter().any(|member| member.state == MemberState::Serving && !look.is_silent(member.replica))
+    };
+    let (waiting, others): (Vec<usize>, Vec<usize>) = (0..pgs.len()).partition(|at| !served(&pgs[*at]));
+    for at in waiting.into_iter().chain(others) {
+        let kept = loads.choose(look, &pgs[at]);
+        members::step(look, &mut pgs[at], &kept);
     }
     repair::add_members(look, &mut pgs, &mut loads);
     spread::move_some(look, &mut pgs, &mut loads);
