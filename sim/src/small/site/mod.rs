@@ -38,7 +38,7 @@ use crate::run::Violation;
 
 /// Simulated milliseconds with faults, and without any after them.
 const BUSY: u64 = 60_000;
-const CALM: u64 = 240_000;
+const CALM: u64 = 600_000;
 /// Silence after which others take a node's place.
 const REPAIR_AFTER: u64 = 6_000;
 /// Times between two of the same kind, in milliseconds.
