@@ -341,6 +341,28 @@ fn whose_file_is_lost_is_told_and_nobody_else() {
 }
 
 #[test]
+fn what_is_asked_of_a_leased_directory_as_of_a_file_is_refused_at_once() {
+    run(async {
+        let fake = Fake::new(58);
+        let client = leasing(&fake).await;
+        let volume = client.volume("root").await.expect("there");
+        for (nth, (of_source, of_target)) in [(true, false), (false, true), (true, true)].into_iter().enumerate() {
+            let cred = Cred::root();
+            let dir = volume.mkdir(&cred, Ino::ROOT, name(&format!("{nth}")), 0o755).await.expect("made").ino;
+            let file = put(&volume, dir, "file", 10_000).await.expect("made");
+            let of = |is_dir| if is_dir { dir } else { file };
+            let copied = volume.copy_range(&cred, of(of_source), 0, &volume, of(of_target), 0, 100).await;
+            assert_eq!(copied.expect_err("not a file").errno(), 21);
+            let allocated =
+                volume.allocate(&cred, of(of_target), weft_core::namespace::op::AllocateMode::Reserve, 0, 9).await;
+            assert_eq!(allocated.map_err(|error| error.errno()).map(drop), if of_target { Err(21) } else { Ok(()) });
+        }
+        client.close().await.expect("closed");
+        fake.check();
+    });
+}
+
+#[test]
 fn who_opens_a_file_that_was_closed_waits_for_its_bytes() {
     run(async {
         let fake = Fake::new(56);

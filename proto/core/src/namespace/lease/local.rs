@@ -34,8 +34,9 @@ pub enum Way {
     Away,
     /// It is about what is below this leased directory and can be served here.
     Here(Ino),
-    /// It is about what is below these leased directories but not known here: at the server, after what is held back;
-    /// what it answers is learnt ([`Local::learn`]).
+    /// It is about files below these leased directories, of which not all is known here: at the server, after what is
+    /// held back; what it answers is learnt ([`Local::learn`]). Never about directories: there the server asks for the
+    /// lease first, from the one who waits for its answer.
     Through(Vec<Ino>),
     /// It reaches over the border of these leases: they are given up first.
     Break(Vec<Ino>),
@@ -180,8 +181,14 @@ impl Local {
             Op::Commit(commit) => vec![commit.ino],
             Op::CopyRange { source_volume, source, target, .. } => {
                 let source = (*source_volume == self.volume).then_some(*source);
-                let roots: Vec<Ino> = source.into_iter().chain([*target]).filter_map(|ino| self.root_of(ino)).collect();
-                return if roots.is_empty() { Way::Away } else { Way::Through(roots) };
+                let leased: Vec<Ino> =
+                    source.into_iter().chain([*target]).filter(|ino| self.root_of(*ino).is_some()).collect();
+                let roots: Vec<Ino> = leased.iter().filter_map(|ino| self.root_of(*ino)).collect();
+                return match leased.iter().all(|ino| self.is_file(*ino)) {
+                    _ if roots.is_empty() => Way::Away,
+                    true => Way::Through(roots),
+                    false => Way::Break(roots),
+                };
             }
             Op::Lease { .. } | Op::Held { .. } => return Way::Away,
         };
@@ -195,7 +202,7 @@ impl Local {
                 {
                     Way::Through(vec![root])
                 }
-                Op::Allocate { .. } => Way::Through(vec![root]),
+                Op::Allocate { ino, .. } if self.is_file(*ino) => Way::Through(vec![root]),
                 op if may_hold(op) => Way::Here(root),
                 _ => Way::Break(vec![root]),
             },
