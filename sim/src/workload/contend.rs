@@ -47,7 +47,7 @@ pub async fn step(rng: &mut SmallRng, volume: &Volume, place: Place, shared: &Sh
     let name = rng.random_range(0..NAMES);
     let target = (name + rng.random_range(1..NAMES)) % NAMES;
     let op = match rng.random_range(0..20) {
-        0..5 => Op::Create { call: 0, name },
+        0..5 => Op::Create { call: 0, name, told: None },
         5..8 => {
             let (call, answer) = record(volume, place, shared, Op::Lookup { name }).await;
             calls.push(call);
@@ -93,7 +93,13 @@ async fn record(volume: &Volume, place: Place, shared: &Shared, mut op: Op) -> (
     };
     let end = world::now().as_nanos() as u64;
     tracing::debug!(?op, ?answer, start, end, "contended call");
-    place.history(&mut shared.borrow_mut())[at].end = Some((end, answer.clone()));
+    let mut memory = shared.borrow_mut();
+    let call = &mut place.history(&mut memory)[at];
+    if let (Op::Create { told, .. }, Answer::Inode(ino)) = (&mut call.op, &answer) {
+        *told = Some(*ino);
+    }
+    call.end = Some((end, answer.clone()));
+    drop(memory);
     (at, Some(answer))
 }
 
