@@ -3,6 +3,7 @@
 //! Nothing here knows what the bytes mean. Threads live here and nowhere else in the node: blocking calls go to
 //! tokio's blocking pool, writes to a thread per file that is being written.
 
+mod direct;
 mod mem;
 mod real;
 mod sys;
