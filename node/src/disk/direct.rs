@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_is_read_through_the_page_cache() {
-        let folder = tempfile::tempdir_in(".").unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(folder.path().join("f")).unwrap();
         let bytes: Vec<u8> = (0..ROOM * 2 + 8 * ALIGN).map(|at| (at / 7 % 251) as u8).collect();
         file.write_all_at(&[9; 3 * ALIGN], 0).unwrap();

@@ -27,8 +27,8 @@ pub enum Outcome {
     },
     /// The name moved.
     Renamed {
-        /// The inode that moved.
-        ino: Ino,
+        /// The inode that moved, after it.
+        attr: Attr,
         /// What the name stood for before, after losing it: `nlink` 0 if that was its last.
         replaced: Option<Attr>,
     },
