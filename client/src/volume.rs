@@ -217,7 +217,7 @@ impl Volume {
         }
         match self.apply(cred, Op::Rename { parent, name, new_parent, new_name, mode }).await? {
             Outcome::Renamed { attr, replaced } => {
-                Ok(Renamed { attr: self.merged(attr), replaced: replaced.map(|attr| self.merged(attr)) })
+                Ok(Renamed { attr: self.merged(attr), replaced: replaced.map(|attr| self.merged(*attr)) })
             }
             _ => Err(Error::unexpected("rename")),
         }

@@ -478,7 +478,7 @@ impl Tree {
         }
         self.node(ino).parent = to.0;
         self.node(ino).ctime = now;
-        let replaced = there.filter(|_| mode != RenameMode::Exchange).map(|there| self.attr(there));
+        let replaced = there.filter(|_| mode != RenameMode::Exchange).map(|there| Box::new(self.attr(there)));
         Ok(Outcome::Renamed { attr: self.attr(ino), replaced })
     }
 

@@ -61,7 +61,7 @@ pub fn apply_reply(outcome: &Outcome) -> pb::ApplyReply {
         Outcome::Attr(after) => Some(WireOutcome::Attr(attr(after))),
         Outcome::Removed { attr: after } => Some(WireOutcome::Removed(pb::Removed { attr: Some(attr(after)) })),
         Outcome::Renamed { attr: moved, replaced } => {
-            Some(WireOutcome::Renamed(pb::Renamed { attr: Some(attr(moved)), replaced: replaced.as_ref().map(attr) }))
+            Some(WireOutcome::Renamed(pb::Renamed { attr: Some(attr(moved)), replaced: replaced.as_deref().map(attr) }))
         }
         Outcome::Copied { len, attr: after } => {
             Some(WireOutcome::Copied(pb::Copied { len: *len, attr: Some(attr(after)) }))
@@ -91,7 +91,7 @@ fn parse_outcome(wire: pb::ApplyReply) -> Result<Outcome, Refusal> {
         WireOutcome::Removed(removed) => Outcome::Removed { attr: parse_attr(removed.attr)? },
         WireOutcome::Renamed(renamed) => Outcome::Renamed {
             attr: parse_attr(renamed.attr)?,
-            replaced: renamed.replaced.map(|replaced| parse_attr(Some(replaced))).transpose()?,
+            replaced: renamed.replaced.map(|replaced| parse_attr(Some(replaced)).map(Box::new)).transpose()?,
         },
         WireOutcome::Copied(copied) => Outcome::Copied { len: copied.len, attr: parse_attr(copied.attr)? },
         WireOutcome::Leased(leased) => Outcome::Leased {

@@ -73,7 +73,7 @@ pub(super) fn rename(
             moved_to(tx, other, there, source.0);
             None
         }
-        Some((other, there)) => Some(tx.drop_link(other, there)),
+        Some((other, there)) => Some(Box::new(tx.drop_link(other, there))),
         None => None,
     };
     Ok(Outcome::Renamed { attr, replaced })
