@@ -38,8 +38,8 @@ pub struct Listing {
 /// What a rename did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renamed {
-    /// The inode that moved.
-    pub ino: Ino,
+    /// The inode that moved, after it.
+    pub attr: Attr,
     /// What the new name stood for before, after losing it: `nlink` 0 if that was its last.
     pub replaced: Option<Attr>,
 }
@@ -216,7 +216,9 @@ impl Volume {
             self.settle(attr.ino).await?;
         }
         match self.apply(cred, Op::Rename { parent, name, new_parent, new_name, mode }).await? {
-            Outcome::Renamed { ino, replaced } => Ok(Renamed { ino, replaced: replaced.map(|attr| self.merged(attr)) }),
+            Outcome::Renamed { attr, replaced } => {
+                Ok(Renamed { attr: self.merged(attr), replaced: replaced.map(|attr| self.merged(*attr)) })
+            }
             _ => Err(Error::unexpected("rename")),
         }
     }

@@ -186,6 +186,15 @@ impl<V: Clone> InodeTable<V> {
         });
     }
 
+    /// A name moved from one directory to another or within one through this mount, over `replaced` if that is there.
+    pub(crate) fn entry_moved(&self, from: NodeId, to: NodeId, moved: &Attr, replaced: Option<&Attr>) {
+        self.entry_changed(from, moved, true);
+        if let Some(replaced) = replaced {
+            self.entry_changed(to, replaced, true);
+        }
+        self.entry_changed(to, moved, false);
+    }
+
     /// Remembers a directory's attributes, asked for at `at`, unless it was changed through this mount since.
     pub(crate) fn learn_dir(&self, node: NodeId, attr: &Attr, asked: Tick, at: Instant) {
         if attr.kind != Kind::Directory {
@@ -409,9 +418,21 @@ mod tests {
         table.entry_changed(NodeId::ROOT, &attr(Kind::File, 3, 13), true);
         let (known, since) = table.dir(NodeId::ROOT).unwrap();
         assert_eq!((known.nlink, known.size, known.mtime.secs, known.version, since), (3, 6, 13, 4, at));
+        // Over a file, within the directory: one name less, and the time of it.
+        table.entry_moved(NodeId::ROOT, NodeId::ROOT, &attr(Kind::File, 4, 14), Some(&attr(Kind::File, 5, 14)));
+        let (known, _) = table.dir(NodeId::ROOT).unwrap();
+        assert_eq!((known.nlink, known.size, known.mtime.secs), (3, 5, 14));
+        // A directory into another one that is not known here, and back.
+        let other = table.node(ViewId(1), Ino(9));
+        table.entry_moved(NodeId::ROOT, other, &attr(Kind::Directory, 2, 15), None);
+        let (known, _) = table.dir(NodeId::ROOT).unwrap();
+        assert_eq!((known.nlink, known.size, known.mtime.secs), (2, 4, 15));
+        table.entry_moved(other, NodeId::ROOT, &attr(Kind::Directory, 2, 16), None);
+        let (known, _) = table.dir(NodeId::ROOT).unwrap();
+        assert_eq!((known.nlink, known.size, known.mtime.secs), (3, 5, 16));
         // An answer asked for before those changes is older.
         table.learn_dir(NodeId::ROOT, &attr(Kind::Directory, 1, 10), asked, Instant::now());
-        assert_eq!(table.dir(NodeId::ROOT).unwrap().0.size, 6);
+        assert_eq!(table.dir(NodeId::ROOT).unwrap().0.size, 5);
         table.changed(NodeId::ROOT);
         assert!(table.dir(NodeId::ROOT).is_none());
     }

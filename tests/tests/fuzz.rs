@@ -273,7 +273,7 @@ fn replies() -> Vec<Vec<u8>> {
     let listed = ListedEntry { name: Name::parse("f").expect("a good name"), dirent, attr: Some(attr.clone()) };
     vec![
         encode(&apply_reply(&Outcome::Created { attr: attr.clone(), fresh: true })),
-        encode(&apply_reply(&Outcome::Renamed { ino: Ino(3), replaced: Some(attr.clone()) })),
+        encode(&apply_reply(&Outcome::Renamed { attr: attr.clone(), replaced: Some(Box::new(attr.clone())) })),
         encode(&query_reply(&Answer::Map { attr: attr.clone(), extents, more_from: Some(5) })),
         encode(&query_reply(&Answer::Entries { entries: vec![listed], end: true, dir: attr })),
         encode(&query_reply(&Answer::Names(vec![Bytes::from_static(b"user.a")]))),

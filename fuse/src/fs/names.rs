@@ -133,13 +133,20 @@ impl State {
         }
         let (name, new_name) = (parse_name(name)?, parse_name(new_name)?);
         let cred = self.cred(process);
+        let same = (source.ino, &name) == (target.ino, &new_name);
         let renamed = source.volume.rename(&cred, source.ino, name, target.ino, new_name, mode).await?;
-        self.inodes.changed(self.sibling(&source, renamed.ino));
-        if let Some(replaced) = renamed.replaced {
+        let moved = renamed.attr;
+        self.inodes.changed(self.sibling(&source, moved.ino));
+        if let Some(replaced) = &renamed.replaced {
             self.inodes.renamed(self.sibling(&source, replaced.ino));
         }
-        self.inodes.renamed(parent);
-        self.inodes.renamed(new_parent);
+        // Two names of one file: nothing may have happened. What was exchanged is told of one side alone.
+        if same || (moved.nlink > 1 && moved.kind != Kind::Directory) || mode == RenameMode::Exchange {
+            self.inodes.renamed(parent);
+            self.inodes.renamed(new_parent);
+            return Ok(());
+        }
+        self.inodes.entry_moved(parent, new_parent, &moved, renamed.replaced.as_ref());
         Ok(())
     }
 }

@@ -212,7 +212,7 @@ impl meta_server::Meta for Node {
     async fn keep_alive(&self, request: Request<pb::KeepAliveRequest>) -> Result<Response<pb::KeepAliveReply>, Status> {
         for inode in request.into_inner().not_open {
             let (volume, ino) = convert::parse_inode_ref(inode).map_err(refuse)?;
-            let step = Command::Step(Step::ReapOrphan { volume, ino });
+            let step = Command::Step(Step::ReapOrphans { volume, inos: vec![ino] });
             while let Ok(Outcome::Stepped { more: true }) = self.0.apply(None, step.clone()) {}
         }
         let pending = machine::pending_steps(&*self.0.records.lock()).map_err(|error| Status::internal(error.0))?;

@@ -1,10 +1,12 @@
 //! Files behind the disk seam: the real disk, and one in memory that forgets what was not flushed.
 //!
 //! Nothing here knows what the bytes mean. Threads live here and nowhere else in the node: blocking calls go to
-//! tokio's blocking pool, writes to a thread per file that is being written.
+//! tokio's blocking pool, writes to a thread per file that is being written. Short reads need none.
 
+mod direct;
 mod mem;
 mod real;
+mod ring;
 mod sys;
 mod writer;
 

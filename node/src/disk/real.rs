@@ -4,13 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::ring::{self, Ring};
 use super::writer::{Job, Writer};
 use super::{sys, within};
 use crate::parts::{Disk, DiskFile, OpenMode, Space, WriteDone};
@@ -25,6 +26,8 @@ pub struct RealDisk {
     root: PathBuf,
     /// One small file is replaced at a time, since they share names while unfinished.
     replacing: Arc<Mutex<()>>,
+    /// Opened by the first read that waits for the disk; `None` where there is no such thing.
+    ring: Arc<OnceLock<Option<Ring>>>,
 }
 
 impl RealDisk {
@@ -35,7 +38,7 @@ impl RealDisk {
     pub fn open(root: &Path) -> io::Result<RealDisk> {
         make_folders(root)?;
         let root = root.canonicalize().map_err(|error| named(root, error))?;
-        Ok(RealDisk { root, replacing: Arc::default() })
+        Ok(RealDisk { root, replacing: Arc::default(), ring: Arc::default() })
     }
 
     /// The folder, absolute.
@@ -48,6 +51,7 @@ impl RealDisk {
 impl Disk for RealDisk {
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let path = within(&self.root, path)?;
+        let ring = self.ring.clone();
         blocking(move || {
             let file = match mode {
                 OpenMode::Read => OpenOptions::new().read(true).open(&path),
@@ -60,7 +64,7 @@ impl Disk for RealDisk {
             let name = path.display().to_string();
             let writer = Writer::new(file.clone(), name, len.clone());
             let readonly = mode == OpenMode::Read;
-            Ok(Arc::new(RealFile { file, len, writer, readonly, cached_reads: AtomicBool::new(true) })
+            Ok(Arc::new(RealFile { file, len, writer, ring, readonly, cached_reads: AtomicBool::new(true) })
                 as Arc<dyn DiskFile>)
         })
         .await
@@ -237,6 +241,7 @@ struct RealFile {
     file: Arc<File>,
     len: Arc<AtomicU64>,
     writer: Arc<Writer>,
+    ring: Arc<OnceLock<Option<Ring>>>,
     readonly: bool,
     /// Whether the file system can answer from the page cache alone.
     cached_reads: AtomicBool,
@@ -290,6 +295,22 @@ impl DiskFile for RealFile {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        if len - buffer.len() <= ring::LONGEST
+            && let Some(ring) = self.ring.get_or_init(Ring::open)
+        {
+            let (at, rest) = (offset + buffer.len() as u64, len - buffer.len());
+            let result;
+            (buffer, result) = ring.read(&self.file, buffer, at, rest).await;
+            match result {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) if buffer.len() == len => return Ok(buffer.freeze()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            // It has no room where the ring kept the buffer.
+            buffer.reserve(len - buffer.len());
         }
         let file = self.file.clone();
         blocking(move || {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::direct::Direct;
 use super::sys;
 use crate::parts::WriteDone;
 
@@ -121,6 +122,7 @@ impl Writer {
     }
 
     fn run(&self) {
+        let mut direct = Direct::Untried;
         let mut queue = self.queue.lock();
         loop {
             while queue.jobs.is_empty() {
@@ -139,7 +141,7 @@ impl Writer {
             }
             let (mut dirty, mut failed) = (queue.dirty, queue.failed.clone());
             drop(queue);
-            let results = self.carry_out(&batch, &mut dirty, &mut failed);
+            let results = self.carry_out(&batch, &mut direct, &mut dirty, &mut failed);
             {
                 // Before the answers, so that whoever asks again because of one finds the file failed.
                 let mut queue = self.queue.lock();
@@ -153,13 +155,24 @@ impl Writer {
     }
 
     /// Does the jobs in order and flushes once if any of them asks for it.
-    fn carry_out(&self, jobs: &[Job], dirty: &mut bool, failed: &mut Option<Failed>) -> Vec<io::Result<()>> {
+    fn carry_out(
+        &self,
+        jobs: &[Job],
+        direct: &mut Direct,
+        dirty: &mut bool,
+        failed: &mut Option<Failed>,
+    ) -> Vec<io::Result<()>> {
         if let Some(failed) = failed {
             return jobs.iter().map(|_| Err(failed.error())).collect();
         }
         let flush = jobs.iter().any(Job::wants_flush);
         let runs = runs_of(jobs);
-        if flush && !*dirty && runs.len() == 1 && jobs.iter().all(|job| matches!(job, Job::Write { .. })) {
+        let past_cache = |jobs: &[Job], direct: &Direct| match jobs {
+            [Job::Write { offset, .. }, ..] => direct.suits(*offset, jobs.iter().map(Job::bytes).sum()),
+            _ => false,
+        };
+        let one_write = runs.len() == 1 && jobs.iter().all(|job| matches!(job, Job::Write { .. }));
+        if flush && !*dirty && one_write && !past_cache(jobs, direct) {
             match self.write_run(jobs, true) {
                 Ok(()) => return jobs.iter().map(|_| Ok(())).collect(),
                 // A full disk is not a broken one, and not every file system knows the flag. What of the run reached
@@ -178,6 +191,7 @@ impl Writer {
             let result = match jobs {
                 [Job::Sync { .. }] => Ok(()),
                 [Job::Punch { offset, len, .. }] => self.punch(*offset, *len),
+                jobs if past_cache(jobs, direct) => self.write_direct(jobs, direct),
                 _ => self.write_run(jobs, false),
             };
             *dirty |= !matches!(jobs, [Job::Sync { .. }]);
@@ -231,6 +245,21 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
+        self.len.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Writes jobs that lie one behind the other past the page cache, or where that can't be done, into it.
+    fn write_direct(&self, jobs: &[Job], direct: &mut Direct) -> io::Result<()> {
+        let [Job::Write { offset, .. }, ..] = jobs else { return self.write_run(jobs, false) };
+        let parts = jobs.iter().flat_map(|job| match job {
+            Job::Write { parts, .. } => &parts[..],
+            Job::Sync { .. } | Job::Punch { .. } => &[],
+        });
+        if !direct.write(&self.file, parts.map(|part| &part[..]), *offset)? {
+            return self.write_run(jobs, false);
+        }
+        let end = offset + jobs.iter().map(Job::bytes).sum::<u64>();
         self.len.fetch_max(end, Ordering::AcqRel);
         Ok(())
     }

@@ -1,12 +1,15 @@
 //! What a node does for its groups unasked: making records durable, asking for lost ones, and, where it leads, finishing
 //! cuts, letting nameless inodes go and ending sessions that fell silent.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::time::Instant;
 use weft_core::entry::Command;
+use weft_core::ids::{Ino, VolumeId};
+use weft_core::limits::STEP_ORPHANS;
 use weft_core::machine;
 use weft_core::namespace::outcome::Outcome;
 use weft_core::namespace::step::Step;
@@ -71,16 +74,37 @@ async fn look_after(group: &Arc<Group>) -> Result<(), Refusal> {
         group.propose(None, Command::EndSession { client, space }).await?;
     }
     let cuts = pending.cuts.into_iter().map(|(volume, ino)| Step::FinishCut { volume, ino });
-    let reaped = due.reap.into_iter().map(|(volume, ino)| Step::ReapOrphan { volume, ino });
-    let mut steps = futures::stream::iter(cuts.chain(reaped).map(|step| take(group, step))).buffer_unordered(ABREAST);
+    abreast(group, cuts, ABREAST).await?;
+    abreast(group, together(due.reap), ABREAST / STEP_ORPHANS).await
+}
+
+async fn abreast(group: &Group, steps: impl Iterator<Item = Step>, most: usize) -> Result<(), Refusal> {
+    let mut steps = futures::stream::iter(steps.map(|step| take(group, step))).buffer_unordered(most);
     while let Some(taken) = steps.next().await {
         taken?;
     }
     Ok(())
 }
 
+/// Many orphans to a step: each alone would cost as much as the removal that made it one.
+fn together(orphans: Vec<(VolumeId, Ino)>) -> impl Iterator<Item = Step> {
+    let mut by_volume: BTreeMap<VolumeId, Vec<Ino>> = BTreeMap::new();
+    for (volume, ino) in orphans {
+        by_volume.entry(volume).or_default().push(ino);
+    }
+    by_volume.into_iter().flat_map(|(volume, inos)| {
+        let steps: Vec<_> =
+            inos.chunks(STEP_ORPHANS).map(|inos| Step::ReapOrphans { volume, inos: inos.to_vec() }).collect();
+        steps
+    })
+}
+
 async fn take(group: &Group, step: Step) -> Result<(), Refusal> {
-    for _ in 0..STEPS {
+    let most = match &step {
+        Step::ReapOrphans { inos, .. } => STEPS * inos.len(),
+        _ => STEPS,
+    };
+    for _ in 0..most {
         match group.propose(None, Command::Step(step.clone())).await {
             Ok(Outcome::Stepped { more: true }) => {}
             Ok(_) => return Ok(()),

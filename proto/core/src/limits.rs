@@ -30,6 +30,8 @@ pub const MAX_COMMIT_EXTENTS: usize = 512;
 pub const MAX_CHANGES: usize = 4096;
 /// Records one background step removes.
 pub const STEP_RECORDS: usize = 1024;
+/// Orphans that one background step looks at: few, since nothing else is applied meanwhile.
+pub const STEP_ORPHANS: usize = 16;
 /// Entries in one answer to a readdir.
 pub const MAX_READDIR: u32 = 4096;
 /// Extents in one answer to a map query.

@@ -108,8 +108,8 @@ fn apply_own<'a>(
         Command::Revoke { volume, dir, client } => lease::revoke(&mut out, *volume, *dir, *client),
         Command::Step(Step::ForgetFreed { space, chunks }) => step::forget(&mut out, *space, chunks),
         Command::Step(Step::DropVolume { volume }) => step::drop_volume(&mut out, *volume),
-        Command::Step(Step::ReapOrphan { volume, ino }) => {
-            return step_on(view, now, *volume, |tx| step::reap(tx, *ino));
+        Command::Step(Step::ReapOrphans { volume, inos }) => {
+            return step_on(view, now, *volume, |tx| step::reap(tx, inos));
         }
         Command::Step(Step::FinishCut { volume, ino }) => {
             return step_on(view, now, *volume, |tx| step::finish_cut(tx, *ino));

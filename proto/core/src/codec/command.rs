@@ -99,7 +99,7 @@ code_enum!(Command {
 });
 code_struct!(AttachVolume { volume, space, slot, mode, uid, gid });
 code_enum!(Step {
-    1 => ReapOrphan { volume, ino },
+    1 => ReapOrphans { volume, inos },
     2 => FinishCut { volume, ino },
     3 => ForgetFreed { space, chunks },
     50 => DropVolume { volume },

@@ -40,7 +40,7 @@ code_enum!(Outcome {
     2 => Created { attr, fresh },
     3 => Attr(attr),
     4 => Removed { attr },
-    5 => Renamed { ino, replaced },
+    5 => Renamed { attr, replaced },
     6 => Copied { len, attr },
     7 => Stepped { more },
     8 => Site(outcome),

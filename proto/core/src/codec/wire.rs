@@ -244,6 +244,22 @@ impl<T: Code> Code for Option<T> {
     }
 }
 
+/// The bytes of what it holds.
+impl<T: Code> Code for Box<T> {
+    fn put(&self, out: &mut Writer) {
+        (**self).put(out);
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Box::new(T::take(from)?))
+    }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        Box::new(T::any(dice))
+    }
+}
+
 impl<T: Code> Code for Vec<T> {
     fn put(&self, out: &mut Writer) {
         out.count(self.len());

@@ -27,10 +27,10 @@ pub enum Outcome {
     },
     /// The name moved.
     Renamed {
-        /// The inode that moved.
-        ino: Ino,
+        /// The inode that moved, after it.
+        attr: Attr,
         /// What the name stood for before, after losing it: `nlink` 0 if that was its last.
-        replaced: Option<Attr>,
+        replaced: Option<Box<Attr>>,
     },
     /// So many bytes were shared.
     Copied {

@@ -10,12 +10,13 @@ use crate::ids::{ChunkId, Ino, SpaceId, VolumeId};
 /// One piece of background work. `Stepped`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Removes up to [`crate::limits::STEP_RECORDS`] records of an orphan that no session claims; its inode goes last.
-    ReapOrphan {
+    /// Removes up to [`crate::limits::STEP_RECORDS`] records of orphans that no session claims, one orphan after the other; the
+    /// inode of each goes last. Only the first [`crate::limits::STEP_ORPHANS`] are looked at.
+    ReapOrphans {
         /// In which volume.
         volume: VolumeId,
         /// Which.
-        ino: Ino,
+        inos: Vec<Ino>,
     },
     /// Removes up to [`crate::limits::STEP_RECORDS`] extents that a truncation cut off.
     FinishCut {

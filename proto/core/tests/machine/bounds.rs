@@ -176,7 +176,7 @@ fn an_orphan_is_reaped_in_steps_and_goes_last() {
         let mode = weft_core::namespace::op::XattrMode::Set;
         assert_eq!(group.ask(Op::SetXattr { ino, name, value, mode }), Ok(Outcome::Done));
     }
-    let reap = Command::Step(Step::ReapOrphan { volume: VOLUME, ino });
+    let reap = Command::Step(Step::ReapOrphans { volume: VOLUME, inos: vec![ino] });
     assert_eq!(group.own(reap.clone()).reply, Ok(Outcome::Stepped { more: false }));
     assert_eq!(group.attr(ino).nlink, 1, "a file with a name is no orphan, whatever a leader thought");
     assert!(group.ask(Op::Unlink { parent: Ino::ROOT, name: name("a") }).is_ok());
@@ -194,6 +194,43 @@ fn an_orphan_is_reaped_in_steps_and_goes_last() {
     let Ok(weft_core::namespace::query::Answer::Statfs(used)) = used else { panic!("no statfs") };
     assert_eq!((used.bytes, used.inodes), (0, 1));
     assert_eq!(machine::freed_chunks(&group.records, SPACE, None, 10).expect("a map").len(), 1);
+    group.check();
+}
+
+#[test]
+fn many_orphans_are_reaped_in_one_step_within_its_bounds() {
+    let mut group = Group::new();
+    let mut inos = Vec::new();
+    for nth in 0..20 {
+        let ino = group.create(&format!("small {nth}")).ino;
+        assert!(group.ask(commit(ino, vec![inline(0, b"bytes")])).is_ok());
+        assert!(group.ask(Op::Unlink { parent: Ino::ROOT, name: name(&format!("small {nth}")) }).is_ok());
+        inos.push(ino);
+    }
+    let named = group.create("named").ino;
+    inos.insert(3, named);
+    let orphans = |group: &Group| machine::pending(&group.records, 100).expect("a map").orphans.len();
+    let reap = Command::Step(Step::ReapOrphans { volume: VOLUME, inos: inos.clone() });
+    assert_eq!(group.own(reap).reply, Ok(Outcome::Stepped { more: true }), "16 are looked at");
+    assert_eq!(orphans(&group), 5);
+    assert_eq!(group.attr(named).nlink, 1, "what has a name stays");
+    group.check();
+
+    // Two of a thousand records and a small one: the first step ends within the second.
+    let mut large = Vec::new();
+    for what in ["a", "b"] {
+        let ino = group.create(what).ino;
+        group.scatter(ino, 0, 1000, 10);
+        assert!(group.ask(Op::Unlink { parent: Ino::ROOT, name: name(what) }).is_ok());
+        large.push(ino);
+    }
+    large.extend(&inos[16..]);
+    let reap = Command::Step(Step::ReapOrphans { volume: VOLUME, inos: large });
+    assert_eq!(group.own(reap.clone()).reply, Ok(Outcome::Stepped { more: true }));
+    assert_eq!(orphans(&group), 6);
+    group.check();
+    assert_eq!(group.own(reap).reply, Ok(Outcome::Stepped { more: false }));
+    assert_eq!(orphans(&group), 0);
     group.check();
 }
 

@@ -52,7 +52,7 @@ fn freed_chunks_are_listed_page_by_page() {
         assert!(group.ask(commit(file, vec![piece(0, chunk(CLIENT, counter), 100)])).is_ok());
         assert!(group.ask(Op::Unlink { parent: Ino::ROOT, name: name(&format!("{counter}")) }).is_ok());
         let volume = crate::group::VOLUME;
-        group.own(Command::Step(Step::ReapOrphan { volume, ino: file })).reply.expect("reaped");
+        group.own(Command::Step(Step::ReapOrphans { volume, inos: vec![file] })).reply.expect("reaped");
     }
     let (mut after, mut seen) = (None, Vec::new());
     loop {

@@ -160,7 +160,8 @@ fn names_of_one_file_rename_to_nothing_and_directories_have_one_name() {
         new_name: name("b"),
         mode: RenameMode::Replace,
     };
-    assert_eq!(group.ask(rename), Ok(Outcome::Renamed { ino: file, replaced: None }));
+    let attr = group.attr(file);
+    assert_eq!(group.ask(rename), Ok(Outcome::Renamed { attr, replaced: None }));
     assert_eq!(group.attr(file).nlink, 2);
     let dir = group.mkdir("d", 0o755, 0, 0).ino;
     let link = group.ask(Op::Link { ino: dir, parent: Ino::ROOT, name: name("e") });

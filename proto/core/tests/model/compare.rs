@@ -104,7 +104,9 @@ pub(crate) fn plain(reply: Result<Outcome, Refusal>) -> Result<Outcome, String> 
         Ok(Outcome::Created { attr, fresh }) => Ok(Outcome::Created { attr: plain_attr(attr), fresh }),
         Ok(Outcome::Attr(attr)) => Ok(Outcome::Attr(plain_attr(attr))),
         Ok(Outcome::Removed { attr }) => Ok(Outcome::Removed { attr: plain_attr(attr) }),
-        Ok(Outcome::Renamed { ino, replaced }) => Ok(Outcome::Renamed { ino, replaced: replaced.map(plain_attr) }),
+        Ok(Outcome::Renamed { attr, replaced }) => {
+            Ok(Outcome::Renamed { attr: plain_attr(attr), replaced: replaced.map(|attr| Box::new(plain_attr(*attr))) })
+        }
         Ok(Outcome::Copied { len, attr }) => Ok(Outcome::Copied { len, attr: plain_attr(attr) }),
         Ok(other) => Ok(other),
         Err(refusal) => Err(plain_refusal(&refusal)),

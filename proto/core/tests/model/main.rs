@@ -145,7 +145,7 @@ impl Pair {
         if roll.what >= 253 {
             // Of all inodes, to see that a step which is not due does nothing.
             let ino = self.known(roll.inodes[0]);
-            let more = self.own(Command::Step(Step::ReapOrphan { volume: VOLUME, ino })).expect("a step");
+            let more = self.own(Command::Step(Step::ReapOrphans { volume: VOLUME, inos: vec![ino] })).expect("a step");
             assert_eq!(more, Outcome::Stepped { more: false });
             self.tree.reap(ino.0);
         } else {

@@ -436,7 +436,7 @@ impl Tree {
             return Err(if mode == RenameMode::Exchange { Refusal::Loop { ino } } else { Refusal::NotEmpty { ino } });
         }
         if there == Some(ino) {
-            return Ok(Outcome::Renamed { ino: Ino(ino), replaced: None });
+            return Ok(Outcome::Renamed { attr: self.attr(ino), replaced: None });
         }
         self.may_remove(cred, from.0, ino)?;
         match there {
@@ -478,8 +478,8 @@ impl Tree {
         }
         self.node(ino).parent = to.0;
         self.node(ino).ctime = now;
-        let replaced = there.filter(|_| mode != RenameMode::Exchange).map(|there| self.attr(there));
-        Ok(Outcome::Renamed { ino: Ino(ino), replaced })
+        let replaced = there.filter(|_| mode != RenameMode::Exchange).map(|there| Box::new(self.attr(there)));
+        Ok(Outcome::Renamed { attr: self.attr(ino), replaced })
     }
 
     fn set(&mut self, cred: &Cred, ino: u64, set: &SetAttr, writes: bool) -> Result<(), Refusal> {

@@ -60,8 +60,8 @@ pub fn apply_reply(outcome: &Outcome) -> pb::ApplyReply {
         }
         Outcome::Attr(after) => Some(WireOutcome::Attr(attr(after))),
         Outcome::Removed { attr: after } => Some(WireOutcome::Removed(pb::Removed { attr: Some(attr(after)) })),
-        Outcome::Renamed { ino, replaced } => {
-            Some(WireOutcome::Renamed(pb::Renamed { ino: ino.0, replaced: replaced.as_ref().map(attr) }))
+        Outcome::Renamed { attr: moved, replaced } => {
+            Some(WireOutcome::Renamed(pb::Renamed { attr: Some(attr(moved)), replaced: replaced.as_deref().map(attr) }))
         }
         Outcome::Copied { len, attr: after } => {
             Some(WireOutcome::Copied(pb::Copied { len: *len, attr: Some(attr(after)) }))
@@ -90,8 +90,8 @@ fn parse_outcome(wire: pb::ApplyReply) -> Result<Outcome, Refusal> {
         WireOutcome::Attr(after) => Outcome::Attr(parse_attr(Some(after))?),
         WireOutcome::Removed(removed) => Outcome::Removed { attr: parse_attr(removed.attr)? },
         WireOutcome::Renamed(renamed) => Outcome::Renamed {
-            ino: parse_ino(renamed.ino)?,
-            replaced: renamed.replaced.map(|replaced| parse_attr(Some(replaced))).transpose()?,
+            attr: parse_attr(renamed.attr)?,
+            replaced: renamed.replaced.map(|replaced| parse_attr(Some(replaced)).map(Box::new)).transpose()?,
         },
         WireOutcome::Copied(copied) => Outcome::Copied { len: copied.len, attr: parse_attr(copied.attr)? },
         WireOutcome::Leased(leased) => Outcome::Leased {

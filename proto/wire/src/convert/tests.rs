@@ -196,7 +196,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         (attr_value(), any::<bool>()).prop_map(|(attr, fresh)| Outcome::Created { attr, fresh }),
         attr_value().prop_map(Outcome::Attr),
         attr_value().prop_map(|attr| Outcome::Removed { attr }),
-        (ino(), option::of(attr_value())).prop_map(|(ino, replaced)| Outcome::Renamed { ino, replaced }),
+        (attr_value(), option::of(attr_value()))
+            .prop_map(|(attr, replaced)| Outcome::Renamed { attr, replaced: replaced.map(Box::new) }),
         (any::<u64>(), attr_value()).prop_map(|(len, attr)| Outcome::Copied { len, attr }),
     ]
 }

@@ -24,7 +24,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use weft_core::codec;
 use weft_core::entry::{Command, Cred, Entry};
-use weft_core::ids::{ChunkId, ClientId, SlotId, SpaceId, VolumeId};
+use weft_core::ids::{ChunkId, ClientId, Ino, SlotId, SpaceId, VolumeId};
 use weft_core::limits::{MAX_CHANGES, STEP_RECORDS};
 use weft_core::machine::{self, ChunkState};
 use weft_core::namespace::outcome::Outcome;
@@ -328,11 +328,13 @@ impl World<'_> {
         let seen = &self.replicas[self.leader].records;
         let pending = machine::pending_steps(seen).map_err(|error| damaged(&error))?;
         let mut steps = Vec::new();
+        let mut due: BTreeMap<VolumeId, Vec<Ino>> = BTreeMap::new();
         for (volume, ino) in pending.orphans {
             if self.rng.random_range(0..3u32) == 0 {
-                steps.push(Command::Step(Step::ReapOrphan { volume, ino }));
+                due.entry(volume).or_default().push(ino);
             }
         }
+        steps.extend(due.into_iter().map(|(volume, inos)| Command::Step(Step::ReapOrphans { volume, inos })));
         for (volume, ino) in pending.cuts {
             if self.rng.random() {
                 steps.push(Command::Step(Step::FinishCut { volume, ino }));
@@ -340,7 +342,8 @@ impl World<'_> {
         }
         let (volume, space) = if self.wide { VOLUMES[self.rng.random_range(0..3)] } else { VOLUMES[0] };
         match self.rng.random_range(0..12u32) {
-            0 => steps.push(Command::Step(Step::ReapOrphan { volume, ino: self.known.any(&mut self.rng, volume) })),
+            0 => steps
+                .push(Command::Step(Step::ReapOrphans { volume, inos: vec![self.known.any(&mut self.rng, volume)] })),
             1 => steps.push(Command::Step(Step::FinishCut { volume, ino: self.known.any(&mut self.rng, volume) })),
             2 | 3 => {
                 let freed = machine::freed_chunks(seen, space, None, 50).map_err(|error| damaged(&error))?;
@@ -450,7 +453,7 @@ impl World<'_> {
             Command::SetQuota { max_bytes, max_inodes, .. } => {
                 (tree.max_bytes, tree.max_inodes) = (*max_bytes, *max_inodes);
             }
-            Command::Step(Step::ReapOrphan { ino, .. }) => tree.reap(ino.0),
+            Command::Step(Step::ReapOrphans { inos, .. }) => inos.iter().for_each(|ino| tree.reap(ino.0)),
             Command::Step(Step::ForgetFreed { space, chunks }) => {
                 for chunk in chunks.iter().take(STEP_RECORDS) {
                     if self.sessions.has_ended(chunk.client, *space) {
@@ -539,7 +542,7 @@ impl World<'_> {
                 return self.judge();
             }
             for (volume, ino) in pending.orphans {
-                self.step(Step::ReapOrphan { volume, ino })?.map_err(unexpected)?;
+                self.step(Step::ReapOrphans { volume, inos: vec![ino] })?.map_err(unexpected)?;
             }
             for (volume, ino) in pending.cuts {
                 self.step(Step::FinishCut { volume, ino })?.map_err(unexpected)?;

@@ -4,7 +4,7 @@ use crate::access::{self, EXECUTE, WRITE};
 use crate::ids::Ino;
 use crate::name::Name;
 use crate::namespace::fail::Fail;
-use crate::namespace::inode::{Dirent, Inode, Kind};
+use crate::namespace::inode::{Attr, Dirent, Inode, Kind};
 use crate::namespace::op::RenameMode;
 use crate::namespace::outcome::Outcome;
 use crate::namespace::tx::{Tx, exists, junction_busy};
@@ -41,7 +41,7 @@ pub(super) fn rename(
     }
     // Two names of one file: nothing to do, whoever asks.
     if other == Some(ino) {
-        return Ok(Outcome::Renamed { ino, replaced: None });
+        return Ok(Outcome::Renamed { attr: tx.attr(ino, &inode), replaced: None });
     }
     access::may_remove(tx.cred, &source_dir, &inode)?;
     match &replaced {
@@ -66,17 +66,17 @@ pub(super) fn rename(
         tx.remove_name(target.0, target.1, entry(*other, there))?;
     }
     tx.add_name(target.0, target.1, entry(ino, &inode))?;
-    moved_to(tx, ino, inode, target.0);
+    let attr = moved_to(tx, ino, inode, target.0);
     let replaced = match replaced {
         Some((other, there)) if exchange => {
             tx.add_name(source.0, source.1, entry(other, &there))?;
             moved_to(tx, other, there, source.0);
             None
         }
-        Some((other, there)) => Some(tx.drop_link(other, there)),
+        Some((other, there)) => Some(Box::new(tx.drop_link(other, there))),
         None => None,
     };
-    Ok(Outcome::Renamed { ino, replaced })
+    Ok(Outcome::Renamed { attr, replaced })
 }
 
 fn may_replace(inode: &Inode, other: Ino, there: &Inode) -> Result<(), Refusal> {
@@ -89,10 +89,11 @@ fn may_replace(inode: &Inode, other: Ino, there: &Inode) -> Result<(), Refusal> 
 }
 
 /// The inode itself after its move. The directories on the way were written before, and none of them is this one.
-fn moved_to(tx: &mut Tx<'_>, ino: Ino, mut inode: Inode, parent: Ino) {
+fn moved_to(tx: &mut Tx<'_>, ino: Ino, mut inode: Inode, parent: Ino) -> Attr {
     inode.ctime = tx.now;
     if inode.kind == Kind::Directory {
         inode.parent = parent;
     }
     tx.put_inode(ino, &inode);
+    tx.attr(ino, &inode)
 }

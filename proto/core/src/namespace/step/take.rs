@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::codec::ChunkRef;
 use crate::ids::{ChunkId, Ino, SpaceId};
 use crate::keys;
-use crate::limits::STEP_RECORDS;
+use crate::limits::{STEP_ORPHANS, STEP_RECORDS};
 use crate::namespace::fail::Fail;
 use crate::namespace::inode::{Extent, Inode};
 use crate::namespace::map;
@@ -17,35 +17,47 @@ use crate::namespace::session;
 use crate::namespace::tx::Tx;
 use crate::view::{Overlay, ViewError};
 
-/// Removes some of what an orphan has, and the orphan itself once nothing of that is left.
-pub(crate) fn reap(tx: &mut Tx<'_>, ino: Ino) -> Result<Outcome, Fail> {
+/// Removes some of what orphans have, and each orphan itself once nothing of that is left.
+pub(crate) fn reap(tx: &mut Tx<'_>, inos: &[Ino]) -> Result<Outcome, Fail> {
+    let mut room = STEP_RECORDS;
+    for ino in inos.iter().take(STEP_ORPHANS) {
+        if room == 0 || reap_one(tx, *ino, &mut room)? {
+            return Ok(Outcome::Stepped { more: true });
+        }
+    }
+    Ok(Outcome::Stepped { more: inos.len() > STEP_ORPHANS })
+}
+
+/// Says whether something of the orphan is left. Takes what it removes beside the orphan itself from `room`.
+fn reap_one(tx: &mut Tx<'_>, ino: Ino, room: &mut usize) -> Result<bool, Fail> {
     let Some(mut inode) = records::inode_if(&tx.out, tx.volume, ino)?.filter(|inode| inode.nlink == 0) else {
-        return Ok(Outcome::Stepped { more: false });
+        return Ok(false);
     };
-    let (extents, more) = some_extents(tx, keys::file_extents(tx.volume, ino), STEP_RECORDS)?;
-    let room = STEP_RECORDS - extents.len();
+    let (extents, more) = some_extents(tx, keys::file_extents(tx.volume, ino), *room)?;
+    *room -= extents.len();
     drop_extents(tx, ino, &mut inode, &extents)?;
     let (mut xattrs, mut more_xattrs) = (Vec::new(), false);
     records::scan(&tx.out, keys::xattrs(tx.volume, ino), |key, _| {
-        if xattrs.len() >= room {
+        if xattrs.len() >= *room {
             more_xattrs = true;
             return Ok(ControlFlow::Break(()));
         }
         xattrs.push(Bytes::copy_from_slice(key));
         Ok(ControlFlow::Continue(()))
     })?;
+    *room -= xattrs.len();
     for key in xattrs {
         tx.out.remove(key);
     }
     if more || more_xattrs {
         tx.put_inode(ino, &inode);
-        return Ok(Outcome::Stepped { more: true });
+        return Ok(true);
     }
     tx.out.remove(keys::inode(tx.volume, ino));
     tx.out.remove(keys::orphan(tx.volume, ino));
     tx.out.remove(keys::cut(tx.volume, ino));
     tx.head.inodes -= 1;
-    Ok(Outcome::Stepped { more: false })
+    Ok(false)
 }
 
 /// Removes some of what a truncation cut off: extents of earlier generations first, then those beyond the cut.
