@@ -325,6 +325,8 @@ fn report(wire: pb::NodeStatusReply) -> NodeReport {
                 snapshot: group.snapshot,
                 purged: group.purged,
                 changing: group.changing,
+                voter_lives: group.voter_incarnations.into_iter().map(Incarnation).collect(),
+                rebuilding: group.rebuilding,
             })
             .collect(),
         total_bytes: wire.total_bytes,
@@ -335,6 +337,8 @@ fn report(wire: pb::NodeStatusReply) -> NodeReport {
         map_version: wire.map_version,
         uptime_ms: wire.uptime_ms,
         chunk_health: wire.chunk_health.map(chunk_health).unwrap_or_default(),
+        lost_logs: wire.lost_logs,
+        lost_records: wire.lost_records,
     }
 }
 

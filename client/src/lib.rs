@@ -67,7 +67,7 @@ pub use status::{CatchUp, ChunkHealth, GroupReport, NodeReport};
 pub use volume::{Listing, Renamed, Volume};
 
 pub use weft_core::entry::Cred;
-pub use weft_core::ids::{GroupId, Ino, NodeId, SlotId, SpaceId, ViewId, VolumeId};
+pub use weft_core::ids::{GroupId, Incarnation, Ino, NodeId, ReplicaId, SlotId, SpaceId, ViewId, VolumeId};
 pub use weft_core::name::{Name, XattrName};
 pub use weft_core::namespace::inode::{Attr, Dirent, Extent, ExtentBody, Kind, SlotRef};
 pub use weft_core::namespace::op::{AllocateMode, RenameMode, SetAttr, SetTime, XattrMode};

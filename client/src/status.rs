@@ -29,6 +29,10 @@ pub struct NodeReport {
     pub uptime_ms: u64,
     /// What its chunk server found damaged or missing.
     pub chunk_health: ChunkHealth,
+    /// How many damaged Raft logs its data folder gave up since it was made.
+    pub lost_logs: u32,
+    /// How often records of a group were found damaged or lost since it was started.
+    pub lost_records: u64,
 }
 
 /// What a chunk server found damaged or missing since its start, and what became of it.
@@ -96,4 +100,8 @@ pub struct GroupReport {
     pub purged: u64,
     /// Whether voters come or go, and it is not settled yet.
     pub changing: bool,
+    /// Which lives of the voting nodes vote, in their order.
+    pub voter_lives: Vec<Incarnation>,
+    /// Whether its records were lost and are being rebuilt from those of the leader.
+    pub rebuilding: bool,
 }

@@ -17,6 +17,7 @@ const IDENTITY_FILE: &str = "identity";
 const BOOTSTRAP_FILE: &str = "bootstrap";
 const JOINING_FILE: &str = "joining";
 const MAP_FILE: &str = "map";
+const LOG_FILE: &str = "log";
 const LOCK_FILE: &str = "lock";
 
 /// Bytes of a site's name at the most.
@@ -40,6 +41,15 @@ impl Identity {
     pub fn replica(&self) -> ReplicaId {
         ReplicaId { node: self.node, incarnation: self.incarnation }
     }
+}
+
+/// Which of the node's Raft logs, one after the other, its folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLife {
+    /// How many damaged ones were given up before it.
+    pub lost: u32,
+    /// Whether it was begun. What lies in its folder before is what is left of the one before.
+    pub begun: bool,
 }
 
 /// What the first node of a new site has yet to write into the system group.
@@ -216,6 +226,26 @@ impl Folder<'_> {
         let Some(mark) = mark else { return self.remove(BOOTSTRAP_FILE).await };
         let fields = [("groups", mark.groups.to_string()), ("replication", mark.replication.to_string())];
         self.write(BOOTSTRAP_FILE, &fields).await
+    }
+
+    /// Which log the folder holds; `None` before the first.
+    ///
+    /// # Errors
+    /// The mark is damaged or the disk failed.
+    pub async fn log_life(&self) -> Result<Option<LogLife>, FolderError> {
+        let Some(fields) = self.read(LOG_FILE).await? else { return Ok(None) };
+        let out_of_range = |_| fields.damaged("a number is out of range".to_string());
+        let lost = u32::try_from(fields.number("lost")?).map_err(out_of_range)?;
+        Ok(Some(LogLife { lost, begun: fields.number("begun")? != 0 }))
+    }
+
+    /// Says which log the folder holds.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub async fn set_log_life(&self, life: LogLife) -> Result<(), FolderError> {
+        let fields = [("lost", life.lost.to_string()), ("begun", u8::from(life.begun).to_string())];
+        self.write(LOG_FILE, &fields).await
     }
 
     /// The incarnation under which the folder asks to join: kept, so that asking again after a crash does not leave

@@ -54,6 +54,8 @@ pub struct GroupLevels {
     pub applied: u64,
     /// First entry still in the log, less one.
     pub purged: u64,
+    /// Whether its records were lost and are being rebuilt.
+    pub rebuilding: bool,
 }
 
 /// What a node reports besides its groups.
@@ -87,6 +89,10 @@ pub struct NodeLevels {
     pub chunk_bytes_given_back: u64,
     /// Blocks found damaged on the disk.
     pub bad_sums: u64,
+    /// Damaged Raft logs given up.
+    pub lost_logs: u32,
+    /// Times that a group's records were found damaged.
+    pub lost_records: u64,
     /// What was found damaged or missing, and what became of it.
     pub chunk_health: ChunkHealth,
     /// Milliseconds for which chunks may still be acknowledged.
@@ -111,6 +117,7 @@ pub struct Metrics {
     committed: Levels,
     applied: Levels,
     purged: Levels,
+    rebuilding: Levels,
     total_bytes: Level,
     free_bytes: Level,
     chunk_bytes: Level,
@@ -125,6 +132,8 @@ pub struct Metrics {
     chunks_orphaned: Counter,
     chunk_bytes_given_back: Counter,
     bad_sums: Counter,
+    lost_logs: Counter,
+    lost_records: Counter,
     chunks_reread: Counter,
     chunks_damaged: Counter,
     chunks_missing: Counter,
@@ -165,6 +174,7 @@ impl Metrics {
         let committed = of_group("raft_committed", "Index of the last committed entry");
         let applied = of_group("raft_applied", "Index of the last applied entry");
         let purged = of_group("raft_purged", "Index of the last entry given back");
+        let rebuilding = of_group("raft_rebuilding", "Whether the records were lost and are being rebuilt");
         let mut level = |name: &str, help: &str| {
             let level = Level::default();
             registry.register(name, help, level.clone());
@@ -197,6 +207,8 @@ impl Metrics {
         let chunks_orphaned = counter("chunks_orphaned", "Chunks deleted here that a walk found: not named, or left");
         let chunk_bytes_given_back = counter("chunk_bytes_given_back", "Bytes of segments given back to the disk");
         let bad_sums = counter("chunk_bad_sums", "Blocks found damaged on the disk");
+        let lost_logs = counter("raft_lost_logs", "Damaged Raft logs that this data folder gave up");
+        let lost_records = counter("meta_lost_records", "Times that a group's records were found damaged");
         let chunks_reread = counter("chunks_reread", "Chunks read again to find what rots");
         let chunks_damaged = counter("chunks_damaged", "Chunks found damaged on the disk");
         let chunks_missing = counter("chunks_missing", "Chunks found missing that other members have");
@@ -214,6 +226,7 @@ impl Metrics {
             committed,
             applied,
             purged,
+            rebuilding,
             total_bytes,
             free_bytes,
             chunk_bytes,
@@ -228,6 +241,8 @@ impl Metrics {
             chunks_orphaned,
             chunk_bytes_given_back,
             bad_sums,
+            lost_logs,
+            lost_records,
             chunks_reread,
             chunks_damaged,
             chunks_missing,
@@ -261,6 +276,7 @@ impl Metrics {
             self.committed.get_or_create(&of).set(number(level.committed));
             self.applied.get_or_create(&of).set(number(level.applied));
             self.purged.get_or_create(&of).set(number(level.purged));
+            self.rebuilding.get_or_create(&of).set(i64::from(level.rebuilding));
         }
         self.total_bytes.set(number(node.total_bytes));
         self.free_bytes.set(number(node.free_bytes));
@@ -277,6 +293,8 @@ impl Metrics {
         self.chunks_orphaned.inner().store(node.chunks_orphaned, Ordering::Relaxed);
         self.chunk_bytes_given_back.inner().store(node.chunk_bytes_given_back, Ordering::Relaxed);
         self.bad_sums.inner().store(node.bad_sums, Ordering::Relaxed);
+        self.lost_logs.inner().store(u64::from(node.lost_logs), Ordering::Relaxed);
+        self.lost_records.inner().store(node.lost_records, Ordering::Relaxed);
         let health = &node.chunk_health;
         self.chunks_reread.inner().store(health.reread, Ordering::Relaxed);
         self.chunks_damaged.inner().store(health.damaged, Ordering::Relaxed);

@@ -19,9 +19,12 @@ use crate::site::{FIRST, GROUPS, Site, host};
 use crate::state::{NodeState, Order};
 use crate::world;
 
-/// Folder of the chunks on a node's disk: bits flip nowhere else, since a damaged log is an error that an operator must
-/// mend.
+/// Folder of the chunks on a node's disk.
 const CHUNKS: &str = "chunks";
+/// Folder of its Raft log.
+const LOG: &str = "raft";
+/// After so long everything that a log held when it rotted is marked as durable.
+const MARKED: Duration = Duration::from_millis(300);
 
 /// A kind of fault, which a seed has or has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -48,8 +51,10 @@ pub enum Kind {
     FailingDisk,
     /// A disk is full.
     FullDisk,
-    /// A bit flips.
+    /// A bit flips in a chunk.
     Rot,
+    /// Bits flip in a Raft log, and its node crashes after a while.
+    RotLog,
     /// A folder is lost.
     Wipe,
     /// A node goes, and is not back before all else is mended.
@@ -62,7 +67,7 @@ pub enum Kind {
     Clock,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Partition,
     Kind::OneWay,
     Kind::Isolate,
@@ -75,6 +80,7 @@ const KINDS: [Kind; 17] = [
     Kind::FailingDisk,
     Kind::FullDisk,
     Kind::Rot,
+    Kind::RotLog,
     Kind::Wipe,
     Kind::Die,
     Kind::Drain,
@@ -102,6 +108,15 @@ struct Rotten {
     goal: Option<Goal>,
 }
 
+/// A node in whose log bits flipped.
+#[derive(Clone, Copy, Debug)]
+struct RottenLog {
+    node: usize,
+    /// When it crashes.
+    crash: Duration,
+    crashed: bool,
+}
+
 /// What the node must have done in this life.
 #[derive(Clone, Copy, Debug)]
 struct Goal {
@@ -121,6 +136,8 @@ pub struct Nemesis {
     kinds: Vec<Kind>,
     /// The one node with bits flipped that may not be healed yet, so that no chunk is damaged on all its servers.
     rotten: Option<Rotten>,
+    /// The one node that has, or may have, given up its log and is not yet a member like the others again.
+    rotten_log: Option<RottenLog>,
     ails: Vec<Ails>,
     /// Who lost its folder last, and which life of it is gone.
     wiped: Option<(usize, Incarnation)>,
@@ -168,6 +185,7 @@ impl Nemesis {
             clients,
             kinds,
             rotten: None,
+            rotten_log: None,
             wiped: None,
             cut_off: false,
             next,
@@ -192,6 +210,7 @@ impl Nemesis {
     /// Adds what it did, and what that did to the nodes.
     pub fn count(&self, faults: &mut Faults) {
         faults.add(&self.faults);
+        faults.lost_logs += self.map().nodes.iter().map(|node| u64::from(node.lost_logs)).sum::<u64>();
         for node in &self.nodes {
             let hurt = node.disk.hurt();
             faults.hurt_writes += hurt.writes;
@@ -219,6 +238,11 @@ impl Nemesis {
             self.faults.late_joins += 1;
             self.late = None;
             sim.bounce(host(node));
+        }
+        if let Some(rotten) = self.rotten_log.filter(|rotten| !rotten.crashed && now >= rotten.crash) {
+            self.rotten_log = Some(RottenLog { crashed: true, ..rotten });
+            self.crash_now(sim, rotten.node);
+            self.ails[rotten.node].down = Some(now + Duration::from_millis(self.rng.random_range(20..3000)));
         }
         for node in 0..self.nodes.len() {
             if due(self.ails[node].suspended) {
@@ -270,6 +294,11 @@ impl Nemesis {
         }
         let kind = self.kinds[self.rng.random_range(0..self.kinds.len())];
         let a = if kind == Kind::Isolate { self.isolated(now, a) } else { a };
+        // Until what rotted is marked, it can't be told from what a crash tore.
+        let fresh = |rotten: &RottenLog| rotten.node == a && !rotten.crashed;
+        if self.rotten_log.as_ref().is_some_and(fresh) && !matches!(kind, Kind::HandOver | Kind::Drain | Kind::Clock) {
+            return;
+        }
         match kind {
             Kind::CutClient if self.rng.random_bool(0.3) => self.silence(sim, now),
             Kind::Partition | Kind::OneWay | Kind::Isolate | Kind::CutClient | Kind::SlowLink | Kind::Reset => {
@@ -279,6 +308,7 @@ impl Nemesis {
             Kind::Suspend => self.suspend(sim, now, a),
             Kind::SlowDisk | Kind::FailingDisk | Kind::FullDisk => self.act_on_disk(now, kind, a),
             Kind::Rot => self.rot(a),
+            Kind::RotLog => self.rot_log(now, a),
             Kind::Wipe => self.wipe(sim, now, a),
             Kind::Die => self.die(sim, a),
             Kind::Drain => self.drain(a),
@@ -476,7 +506,7 @@ impl Nemesis {
     /// A node loses its folder: only when everything is whole, so that all it held is held elsewhere.
     fn wipe(&mut self, sim: &mut Sim<'_>, now: Duration, node: usize) {
         let all_well = self.ails.iter().all(|ails| ails.down.is_none() && ails.suspended.is_none() && !ails.tainted);
-        if !all_well || self.cut_off || self.late.is_some() || !self.is_healed() {
+        if !all_well || self.cut_off || self.late.is_some() || !self.is_healed() || !self.log_is_whole() {
             return;
         }
         if let Some(why) = self.not_whole() {
@@ -497,7 +527,7 @@ impl Nemesis {
     /// A node goes for so long that others must take its place: when everything is whole, and enough others are left.
     fn die(&mut self, sim: &mut Sim<'_>, node: usize) {
         let all_well = self.ails.iter().all(|ails| ails.down.is_none() && ails.suspended.is_none() && !ails.tainted);
-        if !all_well || self.cut_off || self.late.is_some() || self.not_whole().is_some() {
+        if !all_well || self.cut_off || self.late.is_some() || self.not_whole().is_some() || !self.log_is_whole() {
             return;
         }
         tracing::info!(node, "nemesis: a node dies");
@@ -539,6 +569,35 @@ impl Nemesis {
             tracing::info!(node, "nemesis: a bit flips");
             self.rotten = Some(Rotten { node, goal: None });
         }
+    }
+
+    /// Bits flip in the log of a node, which crashes some time later, when what they hit is marked as durable: then it must
+    /// not go on as if nothing were lost. One node at a time, when all groups have all their members.
+    fn rot_log(&mut self, now: Duration, node: usize) {
+        let ails = self.ails[node];
+        let well = ails.down.is_none() && ails.suspended.is_none() && ails.disk.is_none() && !ails.tainted;
+        if !well || ails.again.is_some() || self.late.is_some() || !self.log_is_whole() || self.not_whole().is_some() {
+            return;
+        }
+        let flips = self.rng.random_range(1..8);
+        let flipped = (0..flips).filter(|_| self.nodes[node].disk.rot(Path::new(LOG))).count();
+        if flipped == 0 {
+            return;
+        }
+        let crash = now + MARKED + Duration::from_millis(self.rng.random_range(0..3000));
+        tracing::info!(node, flipped, ?crash, "nemesis: a log rots");
+        self.faults.rotten_logs += 1;
+        self.rotten_log = Some(RottenLog { node, crash, crashed: false });
+    }
+
+    /// Whether no node may still be about to give up its log, or to be taken in again after it did.
+    fn log_is_whole(&mut self) -> bool {
+        let Some(rotten) = self.rotten_log else { return true };
+        let up = rotten.crashed && self.ails[rotten.node].down.is_none() && self.ails[rotten.node].again.is_none();
+        if up && self.not_whole().is_none() {
+            self.rotten_log = None;
+        }
+        self.rotten_log.is_none()
     }
 
     /// Whether every bit that flipped must have been found and healed: since the last one the node has read everything

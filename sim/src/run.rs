@@ -66,6 +66,10 @@ counters! {
         lost_indexes,
         /// Folders lost.
         wipes,
+        /// Nodes whose Raft log had bits flipped before they crashed.
+        rotten_logs,
+        /// Damaged logs given up.
+        lost_logs,
         /// Nodes that went and were not back before the end.
         deaths,
         /// Orders to empty a node, or no longer.

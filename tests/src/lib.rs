@@ -9,6 +9,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+mod harm;
+
+pub use harm::{flip, resident};
+
 #[path = "../fuzz/bodies/mod.rs"]
 pub mod fuzz;
 
@@ -115,6 +119,11 @@ impl NodeProcess {
             .spawn()
             .expect("start weft node");
         self.child = Some(child);
+    }
+
+    /// Its process, if it was started.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Whether its process runs.
@@ -339,6 +348,21 @@ impl Fabric {
             format!("--- {}\n{}", node.folder.display(), lines[lines.len().saturating_sub(30)..].join("\n"))
         };
         self.nodes.iter().map(tail).collect::<Vec<_>>().join("\n")
+    }
+
+    /// What a node says of itself in `weft cluster status --json`, if it answers.
+    pub fn report(&self, node: usize) -> Option<serde_json::Value> {
+        let status = self.status()?;
+        let shown = status["nodes"].as_array()?.iter().find(|shown| shown["addr"] == self.nodes[node].addr.as_str())?;
+        Some(shown["report"].clone()).filter(|report| !report.is_null())
+    }
+
+    /// Robs a node of its folder and takes it in again.
+    pub fn wipe(&mut self, node: usize) {
+        self.nodes[node].kill();
+        std::fs::remove_dir_all(self.nodes[node].folder.join("data")).expect("remove the folder");
+        self.join(node);
+        self.nodes[node].start();
     }
 
     /// Mounts the root volume in a fresh folder.

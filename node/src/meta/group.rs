@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use weft_core::codec;
 use weft_core::entry::{Caller, Command, Entry};
@@ -34,6 +34,8 @@ const RETRY_AFTER_MS: u32 = 20;
 const PROPOSE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a read may take.
 const READ_LIMIT: Duration = Duration::from_secs(5);
+/// How long after a replica was opened, with all its records read, one that can't be read is no reason to do so again.
+const TRUSTED: Duration = Duration::from_secs(3);
 /// Steps taken for one caller whose file is still being cut.
 const CUT_STEPS: usize = 4096;
 
@@ -51,6 +53,9 @@ pub struct Group {
     leading: watch::Sender<bool>,
     sessions: Mutex<SessionTable>,
     leases: Mutex<LeaseTable>,
+    opened: Instant,
+    /// A record could not be read.
+    doubt: Notify,
 }
 
 impl Group {
@@ -73,6 +78,8 @@ impl Group {
             leading: watch::Sender::new(false),
             sessions: Mutex::default(),
             leases: Mutex::default(),
+            opened: Instant::now(),
+            doubt: Notify::new(),
         }
     }
 
@@ -269,7 +276,13 @@ impl Group {
     /// # Errors
     /// `DiskFailed`.
     pub fn read_local<T>(&self, ask: impl FnOnce(&dyn View) -> Result<T, ViewError>) -> Result<T, Refusal> {
-        self.machine.read(ask).map_err(|error| Refusal::DiskFailed { why: error.to_string() })
+        self.machine.read(ask).map_err(|error| {
+            tracing::error!(group = %self.id, %error, "read a record");
+            if self.opened.elapsed() >= TRUSTED {
+                self.doubt.notify_one();
+            }
+            Refusal::DiskFailed { why: error.to_string() }
+        })
     }
 
     /// How this replica's records stood at a mark in the log, as soon as it has applied it, but not later than `within`.
@@ -316,7 +329,7 @@ impl Group {
         let wanted: BTreeSet<ReplicaId> = wanted.iter().copied().collect();
         let addr_of = |replica: ReplicaId| {
             let node = self.map.node(replica.node)?;
-            (node.incarnation == replica.incarnation).then_some(node.addr)
+            (node.meta_replica() == replica).then_some(node.addr)
         };
         self.consensus.reconcile(&wanted, addr_of).await
     }
@@ -352,15 +365,18 @@ impl Group {
         self.leading.send_replace(false);
     }
 
-    /// Follows the replica until it stops, and says why it did.
+    /// Follows the replica until it stops, or its records must be looked through again, and says why.
     pub(crate) async fn follow(&self) -> String {
-        self.consensus
-            .watch_leading(|leading| {
-                tracing::info!(group = %self.id, leading, "leadership");
-                self.sessions.lock().lead(leading.then(Instant::now));
-                self.leases.lock().lead(leading.then(Instant::now));
-                self.leading.send_replace(leading);
-            })
-            .await
+        let ended = self.consensus.watch_leading(|leading| {
+            tracing::info!(group = %self.id, leading, "leadership");
+            self.sessions.lock().lead(leading.then(Instant::now));
+            self.leases.lock().lead(leading.then(Instant::now));
+            self.leading.send_replace(leading);
+        });
+        tokio::select! {
+            biased;
+            why = ended => why,
+            () = self.doubt.notified() => "a record can't be read".to_string(),
+        }
     }
 }

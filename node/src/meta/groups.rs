@@ -3,20 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinSet;
-use weft_core::ids::GroupId;
+use weft_core::ids::{GroupId, ReplicaId};
 use weft_core::refusal::Refusal;
 use weft_proto::pb;
 
 use super::duties;
+use super::forsake::{self, Opened};
 use super::garbage;
 use super::group::Group;
-use super::log::{LogSettings, LogState, SegmentLog};
+use super::log::SegmentLog;
 use super::machine::Machine;
 use super::raft::{Consensus, Network};
 use super::spool;
@@ -26,8 +28,6 @@ use crate::settings::{RaftSettings, Settings};
 use crate::site::map::MapCell;
 use crate::site::peers::Peers;
 
-/// The folder of the shared log, in the data folder.
-pub(super) const LOG_FOLDER: &str = "raft";
 /// The folder of the record stores, in the data folder.
 const RECORDS_FOLDER: &str = "records";
 /// The folder of snapshots being received, in the data folder.
@@ -48,6 +48,10 @@ pub struct Groups {
     /// Channels of their own, so that heartbeats don't queue behind chunks.
     peers: Peers,
     log: RwLock<Arc<SegmentLog>>,
+    /// How many damaged logs were given up before this one.
+    lost_logs: AtomicU32,
+    /// How often records were found damaged and rebuilt, since the start.
+    rebuilt: AtomicU64,
     open: Mutex<BTreeMap<GroupId, Arc<Group>>>,
     /// Held while a group is opened or closed.
     opening: tokio::sync::Mutex<bool>,
@@ -68,7 +72,9 @@ impl Groups {
         map: MapCell,
         _peers: Peers,
     ) -> io::Result<Arc<Groups>> {
-        let (log, recovered) = open_log(parts, &settings.raft).await?;
+        let records = settings.data.join(RECORDS_FOLDER);
+        let opened = forsake::open(parts, &settings.raft, &records, identity.node, &map.get()).await?;
+        let Opened { log, groups: recovered, lost } = opened;
         let addr = if settings.advertise.is_empty() { &settings.listen } else { &settings.advertise };
         let groups = Arc::new(Groups {
             parts: parts.clone(),
@@ -76,10 +82,12 @@ impl Groups {
             keep_freed: Duration::from_secs(settings.chunks.keep_freed_s),
             identity: identity.clone(),
             addr: addr.clone(),
-            records: settings.data.join(RECORDS_FOLDER),
+            records,
             peers: Peers::new(parts.dial.clone(), map.clone()),
             map,
             log: RwLock::new(log),
+            lost_logs: AtomicU32::new(lost),
+            rebuilt: AtomicU64::new(0),
             open: Mutex::default(),
             opening: tokio::sync::Mutex::new(true),
             receiving: Mutex::default(),
@@ -139,6 +147,8 @@ impl Groups {
                 snapshot: status.snapshot,
                 purged: status.purged,
                 changing: status.changing,
+                rebuilding: status.rebuilding,
+                voter_incarnations: status.voters.iter().map(|id| id.incarnation.0).collect(),
             }
         };
         self.all().into_iter().map(status).collect()
@@ -176,6 +186,21 @@ impl Groups {
 
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Who this node is in its meta groups.
+    pub(crate) fn me(&self) -> ReplicaId {
+        self.identity.replica().after_lost_logs(self.lost_logs())
+    }
+
+    /// How many damaged logs this node gave up.
+    pub fn lost_logs(&self) -> u32 {
+        self.lost_logs.load(Ordering::Acquire)
+    }
+
+    /// How often records of a group were found damaged or lost and were thrown away, since the start.
+    pub fn records_thrown_away(&self) -> u64 {
+        self.rebuilt.load(Ordering::Relaxed)
     }
 
     /// For how long a chunk that is named no more stays at least.
@@ -230,8 +255,11 @@ impl Groups {
             group.close().await;
         }
         drop(all);
-        let (log, recovered) = open_log(&self.parts, &self.settings).await?;
+        let map = self.map.get();
+        let opened = forsake::open(&self.parts, &self.settings, &self.records, self.identity.node, &map).await?;
+        let Opened { log, groups: recovered, lost } = opened;
         *self.log.write() = log;
+        self.lost_logs.store(lost, Ordering::Release);
         for id in recovered.into_keys() {
             self.open_locked(id).await?;
         }
@@ -245,12 +273,15 @@ impl Groups {
         let network = Network {
             site: self.identity.site,
             group: id,
-            me: self.identity.replica(),
+            me: self.me(),
             map: self.map.clone(),
             peers: self.peers.clone(),
         };
         let log = self.log.read().group(id);
         let consensus = Consensus::start(&self.settings, network, log, machine.clone(), position).await?;
+        if machine.were_lost() {
+            self.rebuilt.fetch_add(1, Ordering::Relaxed);
+        }
         let group = Arc::new(Group::new(id, consensus, machine, self.parts.clock.clone(), self.map.clone()));
         self.open.lock().insert(id, group.clone());
         self.in_background(watch_over(Arc::downgrade(self), group.clone()));
@@ -274,15 +305,6 @@ impl Groups {
             None => self.open_locked(id).await.map(drop),
         }
     }
-}
-
-async fn open_log(
-    parts: &Parts,
-    settings: &RaftSettings,
-) -> io::Result<(Arc<SegmentLog>, BTreeMap<GroupId, LogState>)> {
-    let cache_bytes = usize::try_from(settings.cache_mib << 20).unwrap_or(usize::MAX);
-    let settings = LogSettings { cache_bytes, ..LogSettings::default() };
-    Ok(SegmentLog::open_with(parts.disk.clone(), Path::new(LOG_FOLDER), parts.dice.clone(), settings).await?)
 }
 
 /// Follows a replica; where it stops by itself (its disk failed, say), opens it again from what is on media.

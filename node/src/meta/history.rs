@@ -8,7 +8,7 @@ use weft_core::codec::decode_entry;
 use weft_core::entry::Entry;
 use weft_core::ids::GroupId;
 
-use super::groups::LOG_FOLDER;
+use super::forsake::LOG_FOLDER;
 use super::log::SegmentLog;
 use super::raft::logged_command;
 use crate::parts::{Dice, Disk};

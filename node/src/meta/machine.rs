@@ -46,6 +46,8 @@ pub(crate) struct Machine {
     /// Index of the last entry applied.
     applied: watch::Sender<u64>,
     marks: Marks,
+    /// Whether records were found damaged or lost and were thrown away.
+    lost: AtomicBool,
 }
 
 impl Machine {
@@ -62,9 +64,11 @@ impl Machine {
             Ok(store) => store.get(POSITION).map(|position| (store, position)),
             Err(error) => Err(error),
         };
+        let mut lost = false;
         let (store, position) = match opened {
             Ok(opened) => opened,
             Err(error) => {
+                lost = true;
                 tracing::error!(%group, %error, "the record store is damaged: rebuilding it");
                 stores.wipe(&folder, group).await.map_err(failed)?;
                 (stores.open(&folder, group).await.map_err(failed)?, None)
@@ -78,6 +82,7 @@ impl Machine {
             dirty: AtomicBool::new(false),
             applied: watch::Sender::new(0),
             marks: Marks::default(),
+            lost: AtomicBool::new(lost),
         };
         Ok((Arc::new(machine), position))
     }
@@ -91,6 +96,20 @@ impl Machine {
         let fresh = self.stores.open(&self.folder, self.group).await.map_err(failed)?;
         *self.store.write() = fresh;
         Ok(())
+    }
+
+    /// [`Machine::wipe`] of records that are damaged or lack something.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn throw_away(&self) -> io::Result<()> {
+        self.lost.store(true, Ordering::Relaxed);
+        self.wipe().await
+    }
+
+    /// Whether records were found damaged or lost, and were thrown away, when this was opened.
+    pub(crate) fn were_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Applies entries in order, each seeing what those before it changed, and answers each. `position_after(n)` is

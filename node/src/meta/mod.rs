@@ -5,9 +5,11 @@
 //! [`MetaService`] answers clients, [`RaftService`] the other replicas; `duties` are what a leader does unasked.
 //!
 //! What always holds: a reply is sent only after the entry is on a majority's media and applied; the log is given back
-//! only up to what the record store has made durable; a replica that lost records neither answers nor leads.
+//! only up to what the record store has made durable; a replica that lost records neither answers nor leads; a node whose
+//! log lost something is another member of its groups from then on (`forsake`).
 
 mod duties;
+mod forsake;
 mod garbage;
 mod group;
 mod groups;

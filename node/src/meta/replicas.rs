@@ -56,8 +56,9 @@ impl RaftService {
             Some(ReplicaId { node: NodeId(wire.node), incarnation: Incarnation(wire.incarnation) })
         };
         let to = replica(&message.to).ok_or_else(|| Refusal::Invalid { why: "a message to nobody".into() })?;
-        if to != identity.replica() {
-            let why = format!("this is replica {}, not {to}", identity.replica());
+        let me = self.groups.me();
+        if to != me {
+            let why = format!("this is replica {me}, not {to}");
             return Err(Refusal::WrongRecipient { why });
         }
         replica(&message.from).ok_or_else(|| Refusal::Invalid { why: "a message from nobody".into() })

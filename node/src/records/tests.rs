@@ -263,6 +263,79 @@ async fn garbled_files_give_errors_or_older_records_and_never_wrong_ones() {
     }
 }
 
+/// How many places are garbled where any byte may be.
+const PLACES: usize = 24;
+
+#[tokio::test]
+async fn a_byte_flipped_anywhere_gives_an_error_or_the_records_of_an_earlier_batch() {
+    use rand::{Rng, SeedableRng};
+    let kind = kinds().into_iter().find(|kind| kind.name == "fjall").unwrap();
+    let value = |batch: u32, n: u32| Bytes::from(format!("{batch} {n} ").repeat(300));
+    let key = |n: u32| Bytes::from(format!("key {:08x}", n.wrapping_mul(0x9e37_79b1)));
+    // Every batch writes new keys, writes some anew, removes one, and says which batch it was.
+    let batch = |batch: u32| {
+        let mut changes: Changes = (0..40).map(|n| (key(batch * 40 + n), Some(value(batch, n)))).collect();
+        changes.extend((0..batch.min(10)).map(|n| (key((batch - n - 1) * 40 + n), Some(value(batch, 99)))));
+        changes.insert(key(batch * 40 + 39), None);
+        changes.insert(key(batch.saturating_sub(1) * 40 + 30), None);
+        changes.insert(Bytes::from("batch"), Some(Bytes::from(batch.to_string())));
+        changes
+    };
+    const BATCHES: u32 = 160;
+    {
+        let stores = kind.start();
+        let store = stores.open(GROUP).await;
+        for n in 0..BATCHES {
+            store.write(&batch(n)).unwrap();
+        }
+        stores.persist(&store).await;
+    }
+    let pristine = tempfile::tempdir().unwrap();
+    copy_folder(kind.folder.path(), pristine.path());
+    let mut files = Vec::new();
+    list_files(kind.folder.path(), &mut files);
+    let mut models: Vec<BTreeMap<Bytes, Bytes>> = vec![BTreeMap::new()];
+    for n in 0..BATCHES {
+        let mut model = models.last().unwrap().clone();
+        for (key, change) in batch(n) {
+            match change {
+                Some(value) => model.insert(key, value),
+                None => model.remove(&key),
+            };
+        }
+        models.push(model);
+    }
+    let mut rng = rand::rngs::SmallRng::seed_from_u64(11);
+    let mut noticed = 0;
+    for place in 0..PLACES {
+        std::fs::remove_dir_all(kind.folder.path()).unwrap();
+        copy_folder(pristine.path(), kind.folder.path());
+        // Each file in turn, the small ones too; not where nothing was ever written.
+        let file = &files[place % files.len()];
+        let mut bytes = std::fs::read(file).unwrap();
+        let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { continue };
+        let at = rng.random_range(0..=last);
+        bytes[at] ^= 1 << rng.random_range(0..8);
+        std::fs::write(file, bytes).unwrap();
+        let stores = kind.start();
+        let Ok(store) = stores.stores.open(&stores.folder, GROUP).await else {
+            noticed += 1;
+            stores.wipe(GROUP).await;
+            assert_eq!(all(&*stores.open(GROUP).await), []);
+            continue;
+        };
+        let place = format!("{} at {at}", file.display());
+        let number = store.get(b"batch").unwrap().map(|text| String::from_utf8(text.to_vec()).unwrap());
+        let model = number.map_or(&models[0], |number| &models[number.parse::<usize>().unwrap() + 1]);
+        let found: BTreeMap<Bytes, Bytes> = collect(&*store, b"", usize::MAX).unwrap().into_iter().collect();
+        assert!(found == *model, "{place}: not the records of any batch");
+        for n in 0..BATCHES * 40 {
+            assert_eq!(store.get(&key(n)).unwrap().as_ref(), model.get(&key(n)), "{place}: one by one");
+        }
+    }
+    assert!(noticed > 0);
+}
+
 #[tokio::test]
 async fn rot_in_a_value_that_the_database_does_not_notice_is_an_error() {
     // Written behind the store's back, as a database does that hands out the wrong page.

@@ -42,6 +42,8 @@ pub struct Beat {
     pub total_bytes: u64,
     /// Bytes free on it.
     pub free_bytes: u64,
+    /// How many damaged logs it gave up.
+    pub lost_logs: u32,
 }
 
 /// How a node stands.

@@ -91,11 +91,12 @@ fn wanted(lead: &Lead, map: &SiteMap) -> Vec<SiteCommand> {
         .nodes
         .iter()
         .filter_map(|node| Some((node, *alive.get(&node.id)?)))
-        .filter(|(node, beat)| node.addr != beat.addr || node.labels != beat.labels)
+        .filter(|(node, beat)| node.addr != beat.addr || node.labels != beat.labels || node.lost_logs < beat.lost_logs)
         .map(|(node, beat)| SiteCommand::UpdateNode {
             replica: node.replica(),
             addr: beat.addr.clone(),
             labels: beat.labels.clone(),
+            lost_logs: beat.lost_logs,
         })
         .collect();
     if !commands.is_empty() {

@@ -130,6 +130,8 @@ impl Standing {
             map_version: levels.map_version,
             uptime_ms: self.metrics.uptime().as_millis() as u64,
             chunk_health: self.chunk.as_ref().map(|chunk| wire_health(&chunk.health())),
+            lost_logs: levels.lost_logs,
+            lost_records: levels.lost_records,
         }
     }
 
@@ -149,6 +151,10 @@ impl Standing {
                 .count() as u64,
             ..NodeLevels::default()
         };
+        if let Some(groups) = &self.groups {
+            levels.lost_logs = groups.lost_logs();
+            levels.lost_records = groups.records_thrown_away();
+        }
         if let Some(chunk) = &self.chunk {
             let facts = chunk.heartbeat_facts();
             levels.chunk_bytes = facts.chunk_bytes;
@@ -210,6 +216,7 @@ impl crate::http::Pages for Standing {
                     committed: group.committed,
                     applied: group.applied,
                     purged: group.purged,
+                    rebuilding: group.rebuilding,
                 })
                 .collect();
             self.metrics.page(levels, &groups)
@@ -289,6 +296,7 @@ async fn beat(service: &SiteService, sent: Instant) -> Result<(), Refusal> {
         adopted_map: map.version,
         attached: standing.attached.lock().iter().map(|volume| volume.0).collect(),
         dropped: standing.dropped.lock().iter().map(|volume| volume.0).collect(),
+        lost_logs: standing.groups.as_ref().map_or(0, |groups| groups.lost_logs()),
         ..pb::HeartbeatRequest::default()
     };
     if let Some(chunk) = &standing.chunk {

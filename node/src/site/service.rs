@@ -229,6 +229,7 @@ fn heartbeat<'a>(
             labels,
             total_bytes: request.total_bytes,
             free_bytes: request.free_bytes,
+            lost_logs: request.lost_logs,
         };
         let granted = lead.heartbeat(group, from, beat).await?;
         let lease_ms = u32::try_from(granted.lease.as_millis()).unwrap_or(u32::MAX);

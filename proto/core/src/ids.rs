@@ -116,6 +116,16 @@ pub struct ReplicaId {
     pub incarnation: Incarnation,
 }
 
+impl ReplicaId {
+    /// The member of meta groups that a node is after it gave up so many damaged logs: one that has promised nothing.
+    #[must_use]
+    pub fn after_lost_logs(self, count: u32) -> ReplicaId {
+        // In the half that is shown.
+        let incarnation = Incarnation(self.incarnation.0.wrapping_add(u64::from(count) << 32));
+        ReplicaId { incarnation, ..self }
+    }
+}
+
 impl fmt::Display for ReplicaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "n{}.{:08x}", self.node, self.incarnation.0 >> 32)

@@ -118,7 +118,7 @@ impl World {
         }
         let replica = self.servers[at].replica;
         let labels = Labels { host: format!("h{at}"), rack: format!("r{rack}"), zone: format!("z{}", rack / 2) };
-        self.ask(SiteCommand::UpdateNode { replica, addr: format!("n{}:7400", at + 1), labels });
+        self.ask(SiteCommand::UpdateNode { replica, addr: format!("n{}:7400", at + 1), labels, lost_logs: 0 });
     }
 
     fn happen(&mut self, event: &Event) {

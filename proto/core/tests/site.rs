@@ -116,6 +116,7 @@ fn a_folder_keeps_its_number_and_a_lost_one_gives_it_to_the_next() {
         replica: ReplicaId { node: NodeId(3), incarnation: Incarnation(103) },
         addr: "elsewhere:1".into(),
         labels: Labels { rack: "r1".into(), ..Labels::default() },
+        lost_logs: 0,
     };
     assert_eq!(system.ask(moved), Ok(SiteOutcome::Done));
     assert_eq!(system.map().nodes[2].addr, "elsewhere:1");
@@ -124,8 +125,34 @@ fn a_folder_keeps_its_number_and_a_lost_one_gives_it_to_the_next() {
         replica: ReplicaId { node: NodeId(2), incarnation: Incarnation(102) },
         addr: "late:1".into(),
         labels: Labels::default(),
+        lost_logs: 0,
     };
     assert!(matches!(system.ask(former), Err(Refusal::WrongRecipient { .. })));
+}
+
+#[test]
+fn a_node_that_gave_up_its_log_is_another_member_of_meta_groups_and_the_same_chunk_server() {
+    let mut system = System::new();
+    system.ask(SiteCommand::Join(join(2))).expect("a node");
+    let before = system.map().nodes[1].clone();
+    let update = |lost_logs| SiteCommand::UpdateNode {
+        replica: before.replica(),
+        addr: before.addr.clone(),
+        labels: Labels::default(),
+        lost_logs,
+    };
+    assert_eq!(before.meta_replica(), before.replica());
+    system.ask(update(2)).expect("taken");
+    let after = system.map().nodes[1].clone();
+    assert_eq!(after.replica(), before.replica());
+    assert_ne!(after.meta_replica(), before.meta_replica());
+    // A heartbeat that was long on its way takes nothing back.
+    let version = system.map().version;
+    system.ask(update(1)).expect("taken");
+    assert_eq!((system.map().nodes[1].lost_logs, system.map().version), (2, version));
+    // Another life of its folder begins anew.
+    system.ask(SiteCommand::Join(NodeJoin { incarnation: Incarnation(999), ..join(2) })).expect("joined");
+    assert_eq!(system.map().nodes[1].lost_logs, 0);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn compare(nodes: &[NodeState]) -> Result<Option<String>, Violation> {
         let members = map.groups.iter().find(|record| record.id == group).map(|record| &record.replicas[..]);
         let mut first: Option<(usize, Vec<(Bytes, Bytes)>)> = None;
         for replica in members.unwrap_or_default() {
-            let Some(at) = map.nodes.iter().find(|node| node.replica() == *replica) else {
+            let Some(at) = map.nodes.iter().find(|node| node.meta_replica() == *replica) else {
                 return Ok(Some(format!("replica {replica} of group {group} is lost")));
             };
             let Some(node) = (0..nodes.len()).find(|node| at.addr.starts_with(&format!("{}:", host(*node)))) else {

@@ -214,10 +214,7 @@ fn strike(fabric: &mut Fabric, rng: &mut SmallRng, fault: Fault) {
         Fault::Wipe => {
             // What the others lack would be lost with it.
             fabric.wait_whole();
-            fabric.nodes[victim].kill();
-            fs::remove_dir_all(fabric.nodes[victim].folder.join("data")).expect("remove the folder");
-            fabric.join(victim);
-            fabric.nodes[victim].start();
+            fabric.wipe(victim);
         }
     }
 }
@@ -296,4 +293,5 @@ fn kills_without_end_lose_nothing() {
     }
     mount.unmount();
     other.unmount();
+    fabric.weft(&["fsck", "--deep"]);
 }

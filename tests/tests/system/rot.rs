@@ -1,37 +1,14 @@
 //! Bytes flip at many places of one node's chunks while it is stopped: reads stay right, the damage is counted, healed
 //! and shown, and in the end its copies are whole.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::fs;
 
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
-use weft_tests::{Fabric, wait_for};
+use weft_tests::{Fabric, flip, wait_for};
 
 /// Rereads at once and without rest, compares often.
 const QUICK: &str = "[chunks]\nscrub_mib_s = 256\nscrub_pause_s = 0\ncompare_s = 2\nmissing_s = 1\n";
-
-/// Flips so many bits among what was written to the files of a folder; returns how many chunks' segments were hit.
-fn flip(folder: &Path, times: usize, rng: &mut SmallRng) {
-    let mut flipped = 0;
-    let files: Vec<_> =
-        fs::read_dir(folder).expect("list segments").map(|entry| entry.expect("entry").path()).collect();
-    while flipped < times {
-        let path = &files[rng.random_range(0..files.len())];
-        let file = File::options().read(true).write(true).open(path).expect("open a segment");
-        let len = file.metadata().expect("its length").len();
-        let at = rng.random_range(0..len);
-        let mut byte = [0];
-        file.read_exact_at(&mut byte, at).expect("read a byte");
-        // Where nothing was written nothing rots.
-        if byte[0] != 0 {
-            byte[0] ^= 1 << rng.random_range(0..8);
-            file.write_all_at(&byte, at).expect("flip a bit");
-            flipped += 1;
-        }
-    }
-}
 
 #[test]
 fn rot_on_one_node_is_healed() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde::Serialize;
 use weft_client::site::{MemberState, NodeStatus, SiteMap};
-use weft_client::{CatchUp, ChunkHealth, Client, NodeId, NodeReport};
+use weft_client::{CatchUp, ChunkHealth, Client, GroupReport, Incarnation, NodeId, NodeReport, ReplicaId};
 
 use super::volume::ShownVolume;
 use crate::args::ConnectArgs;
@@ -30,6 +30,8 @@ pub(crate) struct Status {
     pub(crate) healthy: bool,
     /// What is wrong.
     pub(crate) problems: Vec<String>,
+    /// What was wrong and is mended, but should make somebody look.
+    notes: Vec<String>,
     nodes: Vec<ShownNode>,
     groups: Vec<ShownGroup>,
     placement: Vec<ShownPg>,
@@ -64,6 +66,10 @@ struct ShownReport {
     chunk_bytes: u64,
     chunks: u64,
     chunk_health: ShownHealth,
+    /// Damaged Raft logs that its data folder gave up since it was made.
+    lost_logs: u32,
+    /// Times that records of a group were found damaged or lost, since its start.
+    lost_records: u64,
 }
 
 /// Since the node's start.
@@ -105,6 +111,9 @@ struct ShownGroup {
     replicas: Vec<u32>,
     /// Nodes that say they hold it.
     members: Vec<ShownMember>,
+    /// Who should hold it, each in which life.
+    #[serde(skip)]
+    wanted: Vec<ReplicaId>,
 }
 
 #[derive(Serialize)]
@@ -121,6 +130,11 @@ struct ShownMember {
     learners: Vec<u32>,
     /// Voters come or go, and it is not settled yet.
     changing: bool,
+    /// Its records were lost and are being rebuilt.
+    rebuilding: bool,
+    /// Those who vote, each in which life.
+    #[serde(skip)]
+    voting: Vec<ReplicaId>,
 }
 
 #[derive(Serialize)]
@@ -171,7 +185,7 @@ fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
     let nodes: Vec<ShownNode> = map.nodes.iter().map(|node| shown_node(map, node, reports.get(&node.id))).collect();
     let groups: Vec<ShownGroup> = map.groups.iter().map(|group| shown_group(group, reports)).collect();
     let placement: Vec<ShownPg> = map.pgs.iter().map(shown_pg).collect();
-    let mut problems = Vec::new();
+    let (mut problems, mut notes) = (Vec::new(), Vec::new());
     for node in &nodes {
         if node.draining && node.holds == 0 {
             // Whether it is there makes no difference any more.
@@ -182,6 +196,7 @@ fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
         }
         if let Some(report) = &node.report {
             chunk_problems(node.id, &report.chunk_health, &mut problems);
+            notes.extend(node.mended(report));
         }
     }
     group_problems(map, &groups, reports, &mut problems);
@@ -198,6 +213,7 @@ fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
         map_version: map.version,
         healthy: problems.is_empty(),
         problems,
+        notes,
         nodes,
         groups,
         placement,
@@ -223,8 +239,14 @@ fn group_problems(
             problems.push(format!("group {} has {} of {wanted} replicas", group.id, group.replicas.len()));
         }
         let leader = group.members.iter().find(|member| member.node == leader);
-        if leader.is_none_or(|leader| leader.changing || leader.voters != group.replicas) {
+        if leader.is_none_or(|leader| leader.changing || leader.voting != group.wanted) {
             problems.push(format!("group {} is still taking in or letting go of members", group.id));
+        }
+        for lost in group.wanted.iter().filter(|lost| !map.nodes.iter().any(|node| node.meta_replica() == **lost)) {
+            problems.push(format!("group {}: node {} lost its replica and has no new one yet", group.id, lost.node));
+        }
+        for member in group.members.iter().filter(|member| member.rebuilding) {
+            problems.push(format!("group {}: node {} is rebuilding its records", group.id, member.node));
         }
         for node in &group.replicas {
             // Of nodes that say nothing it was said already.
@@ -277,6 +299,26 @@ fn placement_problems(map: &SiteMap, placement: &[ShownPg], problems: &mut Vec<S
             problems
                 .push(format!("{factor} copies need 2 chunk nodes at the least to be written; there is {chunk_nodes}"));
         }
+    }
+}
+
+impl ShownNode {
+    /// What of it was damaged and is mended.
+    fn mended(&self, report: &ShownReport) -> Vec<String> {
+        let mut notes = Vec::new();
+        let times = |count: u64| if count == 1 { "once".to_string() } else { format!("{count} times") };
+        if report.lost_logs > 0 {
+            let times = times(u64::from(report.lost_logs));
+            notes.push(format!(
+                "node {} gave up a damaged Raft log {times} since its data folder was made: look at its disk",
+                self.id
+            ));
+        }
+        if report.lost_records > 0 {
+            let times = times(report.lost_records);
+            notes.push(format!("node {} found records of a group damaged {times} since its start", self.id));
+        }
+        notes
     }
 }
 
@@ -335,6 +377,8 @@ fn shown_node(map: &SiteMap, node: &weft_client::site::Node, report: Option<&Nod
             chunk_bytes: report.chunk_bytes,
             chunks: report.chunks,
             chunk_health: shown_health(&report.chunk_health),
+            lost_logs: report.lost_logs,
+            lost_records: report.lost_records,
         }),
     }
 }
@@ -381,12 +425,37 @@ fn shown_group(group: &weft_client::site::Group, reports: &BTreeMap<NodeId, Node
             voters: ids(&of.voters),
             learners: ids(&of.learners),
             changing: of.changing,
+            rebuilding: of.rebuilding,
+            voting: voting(of, group),
         })
         .collect();
     // A deposed leader that does not know yet has a lower term.
     let leader = members.iter().filter(|member| member.leader).max_by_key(|member| member.term);
     let replicas: Vec<NodeId> = group.replicas.iter().map(|replica| replica.node).collect();
-    ShownGroup { id: group.id.0, leader: leader.map(|member| member.node), replicas: ids(&replicas), members }
+    let mut wanted = group.replicas.clone();
+    wanted.sort_unstable();
+    ShownGroup { id: group.id.0, leader: leader.map(|member| member.node), replicas: ids(&replicas), members, wanted }
+}
+
+/// Who votes in a group. A node that lost what it held counts only in the life that it has now.
+fn voting(of: &GroupReport, group: &weft_client::site::Group) -> Vec<ReplicaId> {
+    let known = |node: &NodeId| group.replicas.iter().find(|replica| replica.node == *node).copied();
+    let mut voting: Vec<ReplicaId> = match of.voter_lives.len() == of.voters.len() {
+        true => of
+            .voters
+            .iter()
+            .zip(&of.voter_lives)
+            .map(|(node, life)| ReplicaId { node: *node, incarnation: *life })
+            .collect(),
+        // A node of an earlier version does not say in which lives they vote.
+        false => of
+            .voters
+            .iter()
+            .map(|node| known(node).unwrap_or(ReplicaId { node: *node, incarnation: Incarnation(0) }))
+            .collect(),
+    };
+    voting.sort_unstable();
+    voting
 }
 
 fn shown_pg(pg: &weft_client::site::Pg) -> ShownPg {
@@ -420,6 +489,9 @@ fn text(status: &Status) -> String {
     let mut out = format!("site {} ({}): {health}\n", status.name, status.site);
     for problem in &status.problems {
         out += &format!("  - {problem}\n");
+    }
+    for note in &status.notes {
+        out += &format!("  (mended: {note})\n");
     }
     out += &format!("\n{}", node_table(status).render());
     out += &format!("\n{}", group_table(status).render());

@@ -8,7 +8,9 @@
 //!
 //! Every record says how far the log was durable when it was written. At a start the log may end early only behind
 //! that mark; a record lost before it is damage, and an error: the replicas of this node have then forgotten something
-//! they promised, and must give up their votes.
+//! they promised, and must give up their votes (`meta/forsake.rs`). When appends pause, and at an orderly end, a record
+//! says that all is durable. So rot can be taken for a torn end only where it hits what was written in the last moments
+//! before a crash.
 //!
 //! It knows nothing of Raft but entries with an index, a vote, truncation and purge.
 
@@ -53,7 +55,7 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> LogSettings {
-        LogSettings { segment_bytes: 64 << 20, cache_bytes: 32 << 20, quiet: Duration::from_millis(200) }
+        LogSettings { segment_bytes: 64 << 20, cache_bytes: 32 << 20, quiet: Duration::from_millis(50) }
     }
 }
 

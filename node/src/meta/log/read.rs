@@ -47,11 +47,14 @@ impl Shared {
                     tries += 1;
                     let stored = &stored[bad];
                     if tries == TRIES || self.still_at(group, stored.index, stored.at) {
-                        return Err(LogError::Damaged {
+                        let damaged = LogError::Damaged {
                             segment: Name::Segment(stored.at.segment()).path(&self.folder).display().to_string(),
                             offset: u64::from(stored.at.offset()),
                             what: format!("entry {} of group {group} does not decode", stored.index),
-                        });
+                        };
+                        // All replicas stop; whoever opens the log again finds out what else is lost.
+                        self.give_up(&damaged.clone().into());
+                        return Err(damaged);
                     }
                 }
             }

@@ -513,11 +513,60 @@ fn run(acts: &[Act]) {
     }
 }
 
+/// Bits flip at some places of a log that is closed in order: it is opened with everything in it, or not at all.
+fn rot(acts: &[Act], flips: &[(u64, u8)]) -> bool {
+    let (disk, dice) = (MemDisk::new(), Arc::new(Counting::default()));
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let expected = runtime().block_on(async {
+        let (log, _) = open(&disk, &dice).await.unwrap();
+        let mut life = Life { log, history: vec![Model::default()], acked: Arc::default(), content: 0 };
+        for act in acts.iter().filter(|act| !matches!(act, Act::Crash { .. })).chain([&Act::Flush]) {
+            life.act(act, &disk).await;
+            tokio::task::yield_now().await;
+        }
+        life.history.pop().unwrap()
+    });
+    disk.crash(1);
+    runtime().block_on(async {
+        let names = disk.list(Path::new("log")).await.unwrap();
+        for (roll, mask) in flips {
+            // Mostly where something was written.
+            let path = Path::new("log").join(&names[*roll as usize % names.len()]);
+            let bytes = disk.bytes(&path);
+            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
+            disk.rot(&path, (roll >> 8) as usize % end, *mask);
+        }
+        match open(&disk, &dice).await {
+            Ok((log, _)) => {
+                assert_eq!(content(&log).await, expected, "damage went unnoticed");
+                false
+            }
+            Err(LogError::Damaged { .. }) => true,
+            Err(error) => panic!("{error}"),
+        }
+    })
+}
+
+#[test]
+fn most_flipped_bits_are_noticed() {
+    let acts: Vec<Act> = (0..60).map(|n| Act::Append { group: n % 3, count: 3, len: 300 }).collect();
+    let noticed = (0..100u64).filter(|n| rot(&acts, &[(n.wrapping_mul(0x9e37_79b9_7f4a_7c15), 1)])).count();
+    assert!(noticed > 50, "{noticed} of 100");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_log_holds_what_was_acknowledged_over_any_crashes(acts in prop::collection::vec(acts(), 1..120)) {
         run(&acts);
+    }
+
+    #[test]
+    fn no_flipped_bit_takes_anything_from_a_log_unnoticed(
+        acts in prop::collection::vec(acts(), 1..60),
+        flips in prop::collection::vec((any::<u64>(), 1..=255u8), 1..4),
+    ) {
+        rot(&acts, &flips);
     }
 }

@@ -56,6 +56,12 @@ impl LogStore {
         *self.0.vote.lock()
     }
 
+    /// Whether the group has nothing in the log: not even a vote.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.0.log.state();
+        state.last.is_none() && state.vote.is_none() && state.purge.is_none()
+    }
+
     /// Where the log begins.
     pub(crate) fn purged(&self) -> Option<PurgeMark> {
         self.0.purged.lock().clone()

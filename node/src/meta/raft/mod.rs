@@ -74,6 +74,15 @@ pub struct GroupStatus {
     pub rebuilding: bool,
 }
 
+/// Who votes in a group, as of the position that its records are at.
+///
+/// # Errors
+/// These are not the bytes of a position.
+pub(crate) fn voters_at(position: Bytes) -> io::Result<Vec<ReplicaId>> {
+    let position: Position = codec::decode(position)?;
+    Ok(position.membership.membership().voter_ids().collect())
+}
+
 /// One group's replica.
 pub(crate) struct Consensus {
     group: GroupId,
@@ -119,6 +128,11 @@ impl Consensus {
                 Position::default()
             }
         };
+        if position.applied.is_some() && log.is_empty() {
+            // The log was given up. A replica that has promised nothing begins with nothing.
+            tracing::warn!(%group, "the records are of a log that is gone: throwing them away");
+            position = Position::default();
+        }
         if position.applied.is_none() {
             // A crash may have left a part of a snapshot.
             machine.wipe().await?;
@@ -129,7 +143,7 @@ impl Consensus {
             && position.applied.is_none_or(|applied| applied < mark.log_id)
         {
             tracing::error!(%group, from = %mark.log_id, "records are lost that the log no longer holds: waiting for a snapshot");
-            machine.wipe().await?;
+            machine.throw_away().await?;
             let (done, wait) = oneshot::channel();
             rebuild = Some(Rebuild { from: mark.log_id, done });
             rebuilt = Some(wait);

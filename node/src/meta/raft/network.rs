@@ -101,7 +101,7 @@ pub(crate) struct Link {
 
 impl Link {
     fn client(&self) -> Result<RaftClient<Channel>, Refusal> {
-        let known = self.network.map.node(self.to.node).filter(|node| node.incarnation == self.to.incarnation);
+        let known = self.network.map.node(self.to.node).filter(|node| node.meta_replica() == self.to);
         let channel = match known {
             Some(node) => self.network.peers.addr(&node.addr)?,
             None => self.network.peers.addr(&self.fallback)?,

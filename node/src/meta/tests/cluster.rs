@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,9 +59,27 @@ pub(super) struct TestStores {
 }
 
 #[derive(Default)]
-struct TestStore(RwLock<BTreeMap<Bytes, Bytes>>);
+struct TestStore {
+    records: RwLock<BTreeMap<Bytes, Bytes>>,
+    rotten: AtomicBool,
+}
+
+impl TestStore {
+    fn works(&self) -> Result<(), ViewError> {
+        match self.rotten.load(Ordering::Relaxed) {
+            true => Err(ViewError("a record is damaged".into())),
+            false => Ok(()),
+        }
+    }
+}
 
 impl TestStores {
+    /// Lets the records of a group rot: they can't be read any more.
+    pub(super) fn garble(&self, group: GroupId) {
+        let stores = self.stores.lock();
+        stores.get(&group).expect("the test names a group that is there").rotten.store(true, Ordering::Relaxed);
+    }
+
     /// Loses a group's records.
     pub(super) fn lose(&self, group: GroupId) {
         self.stores.lock().remove(&group);
@@ -69,13 +87,14 @@ impl TestStores {
 
     /// All records of a group.
     pub(super) fn records(&self, group: GroupId) -> BTreeMap<Bytes, Bytes> {
-        self.stores.lock().get(&group).map(|store| store.0.read().clone()).unwrap_or_default()
+        self.stores.lock().get(&group).map(|store| store.records.read().clone()).unwrap_or_default()
     }
 }
 
 impl View for TestStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        Ok(self.0.read().get(key).cloned())
+        self.works()?;
+        Ok(self.records.read().get(key).cloned())
     }
     fn scan(
         &self,
@@ -83,13 +102,14 @@ impl View for TestStore {
         to: &[u8],
         each: &mut dyn FnMut(&[u8], &Bytes) -> ControlFlow<()>,
     ) -> Result<(), ViewError> {
-        self.0.read().scan(from, to, each)
+        self.works()?;
+        self.records.read().scan(from, to, each)
     }
 }
 
 impl RecordStore for TestStore {
     fn write(&self, changes: &Changes) -> Result<(), ViewError> {
-        let mut records = self.0.write();
+        let mut records = self.records.write();
         for (key, change) in changes {
             match change {
                 Some(value) => records.insert(key.clone(), value.clone()),
@@ -99,7 +119,8 @@ impl RecordStore for TestStore {
         Ok(())
     }
     fn snapshot(&self) -> Result<Arc<dyn View + Send + Sync>, ViewError> {
-        Ok(Arc::new(self.0.read().clone()))
+        self.works()?;
+        Ok(Arc::new(self.records.read().clone()))
     }
     fn persist_blocking(&self) -> Result<(), ViewError> {
         Ok(())
@@ -109,7 +130,9 @@ impl RecordStore for TestStore {
 #[async_trait::async_trait]
 impl RecordStores for TestStores {
     async fn open(&self, _: &Path, group: GroupId) -> Result<Arc<dyn RecordStore>, ViewError> {
-        Ok(self.stores.lock().entry(group).or_default().clone())
+        let store = self.stores.lock().entry(group).or_default().clone();
+        store.works()?;
+        Ok(store)
     }
     async fn wipe(&self, _: &Path, group: GroupId) -> Result<(), ViewError> {
         self.stores.lock().remove(&group);
@@ -127,6 +150,22 @@ pub(super) struct TestNode {
     pub(super) disk: MemDisk,
     addr: String,
     running: Option<Running>,
+}
+
+impl TestNode {
+    /// Its parts, over what its disk and stores hold.
+    pub(super) fn parts(&self) -> Parts {
+        Parts {
+            clock: Arc::new(TestClock),
+            dice: Arc::new(TestDice(AtomicU64::new(u64::from(self.identity.node.0)))),
+            disk: Arc::new(self.disk.clone()),
+            dial: Arc::new(Tcp),
+            listen: Arc::new(Tcp),
+            datagrams: Arc::new(Udp),
+            records: Arc::new(self.stores.clone()),
+            indexes: Arc::new(MemoryIndexes),
+        }
+    }
 }
 
 struct Running {
@@ -190,16 +229,7 @@ impl Cluster {
         assert!(node.running.is_none());
         let accept = Tcp.listen(&node.addr).await.expect("the address is free");
         node.addr = accept.local_addr().expect("a bound address");
-        let parts = Parts {
-            clock: Arc::new(TestClock),
-            dice: Arc::new(TestDice(AtomicU64::new(at as u64))),
-            disk: Arc::new(node.disk.clone()),
-            dial: Arc::new(Tcp),
-            listen: Arc::new(Tcp),
-            datagrams: Arc::new(Udp),
-            records: Arc::new(node.stores.clone()),
-            indexes: Arc::new(MemoryIndexes),
-        };
+        let parts = node.parts();
         let settings = Settings { advertise: node.addr.clone(), raft: self.raft.clone(), ..Settings::default() };
         let peers = Peers::new(parts.dial.clone(), self.map.clone());
         let groups = Groups::open(&parts, &settings, &node.identity, self.map.clone(), peers)
@@ -217,13 +247,15 @@ impl Cluster {
         self.tell_map();
     }
 
-    fn tell_map(&self) {
+    /// Lets all nodes know how the others are.
+    pub(super) fn tell_map(&self) {
         let nodes = self.nodes.iter().map(|node| Node {
             id: node.identity.node,
             incarnation: node.identity.incarnation,
             addr: node.addr.clone(),
             meta: true,
             chunk: false,
+            lost_logs: node.running.as_ref().map_or(0, |running| running.groups.lost_logs()),
             ..Node::default()
         });
         let version = self.map.get().version + 1;
@@ -257,7 +289,7 @@ impl Cluster {
     }
 
     pub(super) fn replica(&self, at: usize) -> ReplicaId {
-        self.nodes[at].identity.replica()
+        self.groups(at).me()
     }
 
     pub(super) fn addr(&self, at: usize) -> String {

@@ -1,12 +1,18 @@
 //! What is lost comes back: from the log, from a snapshot, or not at all with the reason said.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use tonic::Code;
+use weft_core::ids::{NodeId, ReplicaId};
+use weft_core::site::{Group, SiteMap};
 use weft_proto::pb::raft_client::RaftClient;
 use weft_proto::pb::{RaftMessage, Replica};
 use weft_proto::{PROTOCOL, link};
 
-use super::cluster::{Cluster, GROUP, eventually, quick};
+use super::cluster::{Cluster, GROUP, TestNode, eventually, quick};
+use crate::meta::forsake;
+use crate::parts::Disk;
 use crate::settings::RaftSettings;
 
 /// Snapshot points every few entries, almost no log kept.
@@ -168,6 +174,126 @@ async fn no_replica_starts_on_a_log_that_failed() {
     assert!(opened.is_err(), "a message from the leader must not open it");
     cluster.nodes[sick].disk.fail_writes(None);
     cluster.groups(sick).ensure(GROUP).await.expect("on the log as it is on media");
+    cluster.take(1).await;
+    cluster.settle().await;
+}
+
+/// Flips a bit of the log, so many bytes before the end of what is written in its last segment.
+async fn flip_in_log(node: &TestNode, before_end: usize) {
+    let folder = Path::new(forsake::LOG_FOLDER);
+    let names = node.disk.list(folder).await.expect("the log's folder");
+    let ends = names.iter().filter_map(|name| {
+        let path = folder.join(name);
+        let end = node.disk.bytes(&path)[4096..].iter().rposition(|byte| *byte != 0)?;
+        Some((path, 4096 + end))
+    });
+    let (path, end) = ends.max().expect("a segment with records");
+    node.disk.rot(&path, end - before_end, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_is_given_up_with_its_votes_and_the_node_learns_and_votes_again() {
+    let mut cluster = Cluster::three(quick()).await;
+    for _ in 0..20 {
+        cluster.take(1).await;
+    }
+    cluster.settle().await;
+    let hurt = (cluster.leader().await + 1) % 3;
+    let before = cluster.replica(hurt);
+    cluster.stop(hurt).await;
+    flip_in_log(&cluster.nodes[hurt], 600).await;
+    cluster.start(hurt).await;
+    assert_eq!(cluster.groups(hurt).lost_logs(), 1);
+    let after = cluster.replica(hurt);
+    assert_ne!(before, after, "nobody takes it for the one that voted");
+    cluster.members(&[0, 1, 2]).await;
+    cluster.take(1).await;
+    cluster.settle().await;
+    let status = cluster.group(cluster.leader().await).status();
+    assert!(status.voters.contains(&after) && !status.voters.contains(&before), "{status:?}");
+    // What is left of it is there to be looked at.
+    let kept = cluster.nodes[hurt].disk.list(Path::new(forsake::DAMAGED_FOLDER)).await.expect("a folder");
+    assert!(kept.iter().any(|name| name.starts_with("1-segment-")), "{kept:?}");
+    // With one of the others it makes a majority; and it stays who it is.
+    cluster.stop(hurt).await;
+    cluster.start(hurt).await;
+    assert_eq!((cluster.replica(hurt), cluster.groups(hurt).lost_logs()), (after, 1));
+    let other = (0..3).find(|at| *at != hurt).expect("there are three");
+    cluster.stop(other).await;
+    cluster.take(1).await;
+    cluster.settle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_rots_under_a_running_leader_is_given_up() {
+    let mut cluster = Cluster::three(RaftSettings { cache_mib: 0, ..quick() }).await;
+    cluster.take(1).await;
+    cluster.settle().await;
+    let leader = cluster.leader().await;
+    let behind = (leader + 1) % 3;
+    cluster.stop(behind).await;
+    let first = cluster.take(1).await;
+    for _ in 0..20 {
+        cluster.take(1).await;
+    }
+    flip_in_log(&cluster.nodes[leader], 600).await;
+    // Whoever needs the entry finds out.
+    cluster.start(behind).await;
+    eventually("the log to be given up", || async { (cluster.groups(leader).lost_logs() == 1).then_some(()) }).await;
+    cluster.tell_map();
+    cluster.members(&[0, 1, 2]).await;
+    assert_eq!(cluster.take(1).await, first + 21, "nothing that was answered is lost");
+    cluster.settle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_is_not_given_up_by_the_only_one_who_holds_a_group() {
+    let mut cluster = Cluster::new(1, quick()).await;
+    cluster.begin().await;
+    for _ in 0..10 {
+        cluster.take(1).await;
+    }
+    let me = cluster.replica(0);
+    cluster.stop(0).await;
+    flip_in_log(&cluster.nodes[0], 300).await;
+    let node = &cluster.nodes[0];
+    let map =
+        |replicas: Vec<_>| SiteMap { version: 9, groups: vec![Group { id: GROUP, replicas }], ..SiteMap::default() };
+    let other = ReplicaId { node: NodeId(2), ..me };
+    for (map, why) in [
+        (SiteMap::default(), "does not know who else holds"),
+        (map(vec![me]), "no other node holds metadata group 0"),
+        // It is to become a member, and is not yet.
+        (map(vec![me, other]), "no other node holds metadata group 0"),
+    ] {
+        let opened = forsake::open(&node.parts(), &quick(), Path::new("records"), NodeId(1), &map).await;
+        let error = opened.err().expect("the log is damaged").to_string();
+        assert!(error.contains("log damaged") && error.contains(why), "{error}");
+    }
+    let damaged = node.disk.list(Path::new(forsake::DAMAGED_FOLDER)).await.expect("a folder");
+    assert_eq!(damaged, Vec::<String>::new(), "it is left as it is");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_rot_under_a_running_replica_are_rebuilt() {
+    let cluster = Cluster::three(short_log()).await;
+    for _ in 0..200 {
+        cluster.take(1).await;
+    }
+    cluster.settle().await;
+    let leader = cluster.leader().await;
+    assert_eq!(cluster.groups(leader).records_thrown_away(), 0);
+    cluster.nodes[leader].stores.garble(GROUP);
+    eventually("the records to be thrown away", || async {
+        // Whoever asks may be refused, and never gets a wrong answer.
+        if let Some(group) = cluster.groups(leader).group(GROUP)
+            && let Ok(map) = group.read_local(weft_core::site::map)
+        {
+            assert_eq!(map.name, "test");
+        }
+        (cluster.groups(leader).records_thrown_away() > 0).then_some(())
+    })
+    .await;
     cluster.take(1).await;
     cluster.settle().await;
 }

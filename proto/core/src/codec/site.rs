@@ -10,7 +10,7 @@ use crate::site::{
 code_enum!(SiteCommand {
     1 => Init { site, name, groups, replication, first },
     2 => Join(join),
-    3 => UpdateNode { replica, addr, labels },
+    3 => UpdateNode { replica, addr, labels, lost_logs },
     4 => NodeStatus { changes },
     5 => SetGroup { group, replicas },
     6 => SetPgs { pgs },
@@ -29,7 +29,7 @@ code_enum!(SiteOutcome {
     4 => ClientIds { site, first, count },
 });
 code_struct!(NodeJoin { incarnation, addr, meta, chunk });
-code_struct!(Node { id, incarnation, addr, meta, chunk, status, labels, draining });
+code_struct!(Node { id, incarnation, addr, meta, chunk, status, labels, draining, lost_logs });
 code_struct!(Labels { host, rack, zone });
 code_enum!(NodeStatus { 1 => Up, 2 => Away, 3 => Full });
 code_struct!(Group { id, replicas });

@@ -33,7 +33,9 @@ pub(crate) fn apply(out: &mut Overlay<'_>, now: Timestamp, command: &SiteCommand
     let outcome = match command {
         SiteCommand::Init { .. } => return Err(invalid("the site exists").into()),
         SiteCommand::Join(join) => self::join(out, &mut next, join)?,
-        SiteCommand::UpdateNode { replica, addr, labels } => update_node(out, &mut next, *replica, addr, labels)?,
+        SiteCommand::UpdateNode { replica, addr, labels, lost_logs } => {
+            update_node(out, &mut next, *replica, addr, labels, *lost_logs)?
+        }
         SiteCommand::NodeStatus { changes } => node_status(out, &mut next, changes)?,
         SiteCommand::SetGroup { group, replicas } => set_group(out, &mut next, *group, replicas)?,
         SiteCommand::SetPgs { pgs } => set_pgs(out, &mut next, pgs)?,
@@ -126,6 +128,7 @@ fn join(out: &mut Overlay<'_>, head: &mut SiteHead, join: &NodeJoin) -> Result<S
         status: if known.incarnation == join.incarnation { known.status } else { NodeStatus::Up },
         labels: known.labels.clone(),
         draining: known.draining,
+        lost_logs: if known.incarnation == join.incarnation { known.lost_logs } else { 0 },
     };
     if node != *known {
         out.put(keys::site_node(node.id), codec::encode(&node));
@@ -155,14 +158,16 @@ fn update_node(
     replica: ReplicaId,
     addr: &str,
     labels: &Labels,
+    lost_logs: u32,
 ) -> Result<SiteOutcome, Fail> {
     let Some(mut node) = records::node(out, replica.node)?.filter(|node| node.incarnation == replica.incarnation)
     else {
         return Err(Refusal::WrongRecipient { why: format!("{replica} is no node of this site") }.into());
     };
-    if node.addr != addr || node.labels != *labels {
+    if node.addr != addr || node.labels != *labels || node.lost_logs < lost_logs {
         node.addr = addr.to_owned();
         node.labels = labels.clone();
+        node.lost_logs = node.lost_logs.max(lost_logs);
         out.put(keys::site_node(node.id), codec::encode(&node));
         head.version += 1;
     }

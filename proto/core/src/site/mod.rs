@@ -33,7 +33,7 @@ pub enum SiteCommand {
     },
     /// A data folder asks in. The same incarnation gets the same id again. `Joined`.
     Join(NodeJoin),
-    /// A node's address or roles changed (it was restarted with another configuration). `Done`.
+    /// A node's address changed (it was restarted with another configuration), or it gave up a damaged log. `Done`.
     UpdateNode {
         /// Which life of which node.
         replica: ReplicaId,
@@ -41,6 +41,8 @@ pub enum SiteCommand {
         addr: String,
         /// Where its machine stands now.
         labels: Labels,
+        /// How many logs it gave up. A lower number than before changes nothing.
+        lost_logs: u32,
     },
     /// Nodes came or went. `Done`.
     NodeStatus {
@@ -177,12 +179,19 @@ pub struct Node {
     pub labels: Labels,
     /// Whether it is to be emptied: it gets nothing new, and what it holds moves away.
     pub draining: bool,
+    /// How many damaged logs this life of its folder gave up, with all votes in them.
+    pub lost_logs: u32,
 }
 
 impl Node {
     /// The node in its present life.
     pub fn replica(&self) -> ReplicaId {
         ReplicaId { node: self.id, incarnation: self.incarnation }
+    }
+
+    /// The node as a member of meta groups: another one after each log that it gave up.
+    pub fn meta_replica(&self) -> ReplicaId {
+        self.replica().after_lost_logs(self.lost_logs)
     }
 }
 

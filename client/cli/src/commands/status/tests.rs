@@ -102,6 +102,16 @@ fn every_thing_that_is_wrong_is_said() {
     assert_eq!(said, "group 0 is still taking in or letting go of members");
     let said = problems(|_, reports| reports.get_mut(&NodeId(1)).unwrap().groups[0].changing = true);
     assert_eq!(said, "group 0 is still taking in or letting go of members");
+    // A former life of a node that lost its folder or gave up its log may still vote in the books of the leader.
+    let said = problems(|_, reports| {
+        let former = vec![replica(1).incarnation, Incarnation(7), replica(3).incarnation];
+        reports.get_mut(&NodeId(1)).unwrap().groups[0].voter_lives = former;
+    });
+    assert_eq!(said, "group 0 is still taking in or letting go of members");
+    let said = problems(|map, _| map.nodes[1].lost_logs = 1);
+    assert!(said.contains("group 1: node 2 lost its replica and has no new one yet"), "{said}");
+    let said = problems(|_, reports| reports.get_mut(&NodeId(3)).unwrap().groups[1].rebuilding = true);
+    assert_eq!(said, "group 1: node 3 is rebuilding its records");
     let said = problems(|map, _| map.pgs[0].members[0].state = MemberState::Behind);
     assert_eq!(said, "1 of 1 placement groups for 3 copies are not whole");
     let said = problems(|map, _| {
@@ -124,6 +134,18 @@ fn every_thing_that_is_wrong_is_said() {
     assert_eq!(said, "there is no placement yet for 3 copies");
     let said = problems(|map, _| map.volumes[0].ready = false);
     assert_eq!(said, "volume root is still being made");
+}
+
+#[test]
+fn what_is_mended_is_healthy_and_noted() {
+    let (map, mut reports) = site();
+    let report = reports.get_mut(&NodeId(2)).unwrap();
+    (report.lost_logs, report.lost_records) = (1, 2);
+    let status = status(&map, &reports);
+    assert!(status.healthy, "{:?}", status.problems);
+    let text = text(&status);
+    assert!(text.contains("(mended: node 2 gave up a damaged Raft log once since"), "{text}");
+    assert!(text.contains("(mended: node 2 found records of a group damaged 2 times since its start)"), "{text}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn voters(meta_nodes: usize) -> usize {
 }
 
 /// Groups whose replicas should change. Those that hold a group keep it, also while they are away, unless their data
-/// folder was made afresh: what they held is gone. Who is to be emptied or was given up is replaced where another node
+/// folder was made afresh or they gave up a damaged log: what they held is gone. Who is to be emptied or was given up is replaced where another node
 /// can take its place.
 pub(super) fn plan(look: &Look<'_>) -> Vec<SiteCommand> {
     let meta: Vec<&Node> = look.nodes.iter().filter(|node| node.meta).collect();
@@ -34,16 +34,17 @@ pub(super) fn plan(look: &Look<'_>) -> Vec<SiteCommand> {
     all.for_each(|replica| *held.entry(replica.node).or_default() += 1);
     let mut commands = Vec::new();
     for Group { id, replicas: before } in &look.map.groups {
-        let mut replicas: Vec<ReplicaId> = before.iter().filter(|replica| !look.is_lost(**replica)).copied().collect();
+        let mut replicas: Vec<ReplicaId> =
+            before.iter().filter(|replica| !look.is_lost_meta(**replica)).copied().collect();
         // Of those that must go, who can't come back goes first.
-        let goes = replicas.iter().copied().filter(|replica| look.must_go(*replica));
+        let goes = replicas.iter().copied().filter(|replica| look.must_go_meta(*replica));
         let goes = goes.min_by_key(|replica| (look.is_alive(replica.node), *replica));
         let mut next = |replicas: &[ReplicaId]| {
             let free = |node: &&&Node| {
                 look.is_alive(node.id) && !node.draining && !replicas.iter().any(|held| held.node == node.id)
             };
             let next = meta.iter().filter(free).min_by_key(|node| (held.get(&node.id).copied().unwrap_or(0), node.id));
-            let next = next?.replica();
+            let next = next?.meta_replica();
             *held.entry(next.node).or_default() += 1;
             Some(next)
         };

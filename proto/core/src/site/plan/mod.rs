@@ -145,6 +145,11 @@ impl Look<'_> {
         !self.nodes.iter().any(|node| node.replica() == replica)
     }
 
+    /// [`Look::is_lost`] of a replica of a meta group: its node may also have given up the log that it voted in.
+    fn is_lost_meta(&self, replica: ReplicaId) -> bool {
+        !self.nodes.iter().any(|node| node.meta_replica() == replica)
+    }
+
     fn is_silent(&self, replica: ReplicaId) -> bool {
         self.is_lost(replica) || matches!(self.seen.nodes.get(&replica.node), Some(Presence::Silent { .. }))
     }
@@ -152,11 +157,16 @@ impl Look<'_> {
     /// Whether a replica's place is to be taken by another: it is gone, or has been away for too long, or is to be
     /// emptied.
     fn must_go(&self, replica: ReplicaId) -> bool {
+        self.is_lost(replica) || self.must_go_meta(replica)
+    }
+
+    /// [`Look::must_go`] of a replica of a meta group that is not lost.
+    fn must_go_meta(&self, replica: ReplicaId) -> bool {
         let given_up = match self.seen.nodes.get(&replica.node) {
             Some(Presence::Silent { for_ms }) => *for_ms >= self.seen.repair_after_ms,
             _ => false,
         };
-        self.is_lost(replica) || given_up || self.node(replica.node).is_some_and(|node| node.draining)
+        given_up || self.node(replica.node).is_some_and(|node| node.draining)
     }
 
     /// Whether a node may get placement groups.
