@@ -17,7 +17,7 @@ pub use crate::namespace::recount::recount;
 use crate::namespace::session::{self, Place};
 use crate::namespace::step::{self, PendingSteps, Step};
 use crate::namespace::tx::Tx;
-use crate::namespace::{lease, ops, volume};
+use crate::namespace::{compact, lease, ops, volume};
 use crate::refusal::Refusal;
 use crate::site;
 use crate::time::Timestamp;
@@ -113,6 +113,9 @@ fn apply_own<'a>(
         }
         Command::Step(Step::FinishCut { volume, ino }) => {
             return step_on(view, now, *volume, |tx| step::finish_cut(tx, *ino));
+        }
+        Command::Step(Step::Compact { volume, ino, chunk, pg, pieces }) => {
+            return step_on(view, now, *volume, |tx| compact::swap(tx, *ino, *chunk, *pg, pieces));
         }
         Command::Op { .. } => unreachable!("operations are told apart before"),
     };

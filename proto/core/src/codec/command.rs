@@ -7,6 +7,7 @@ use crate::ids::{
     SlotId, SpaceId, TenantId, ViewId, VolumeId,
 };
 use crate::name::{Name, XattrName};
+use crate::namespace::compact::Piece;
 use crate::namespace::inode::{Extent, ExtentBody, Kind, SlotRef};
 use crate::namespace::op::{AllocateMode, Commit, Held, Op, RenameMode, SetAttr, SetTime, XattrMode};
 use crate::namespace::step::Step;
@@ -103,7 +104,9 @@ code_enum!(Step {
     2 => FinishCut { volume, ino },
     3 => ForgetFreed { space, chunks },
     50 => DropVolume { volume },
+    70 => Compact { volume, ino, chunk, pg, pieces },
 });
+code_struct!(Piece { offset, len, sum });
 
 code_enum!(Op {
     1 => Mkdir { parent, name, mode },

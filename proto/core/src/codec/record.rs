@@ -83,6 +83,7 @@ code_struct!(Inode {
     nlink,
     size,
     allocated,
+    small,
     rdev,
     atime,
     mtime,

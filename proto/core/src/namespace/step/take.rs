@@ -44,6 +44,7 @@ pub(crate) fn reap(tx: &mut Tx<'_>, ino: Ino) -> Result<Outcome, Fail> {
     tx.out.remove(keys::inode(tx.volume, ino));
     tx.out.remove(keys::orphan(tx.volume, ino));
     tx.out.remove(keys::cut(tx.volume, ino));
+    tx.out.remove(keys::small(tx.volume, ino));
     tx.head.inodes -= 1;
     Ok(Outcome::Stepped { more: false })
 }
