@@ -7,6 +7,7 @@
 //! What always holds: a reply is sent only after the entry is on a majority's media and applied; the log is given back
 //! only up to what the record store has made durable; a replica that lost records neither answers nor leads.
 
+pub(crate) mod compact;
 mod duties;
 mod garbage;
 mod group;
@@ -23,6 +24,7 @@ mod replicas;
 mod service;
 mod sessions;
 mod spool;
+mod upload;
 
 pub use group::Group;
 pub use groups::Groups;

@@ -27,6 +27,8 @@ pub(crate) struct SessionTable {
     /// Since when this replica leads without a break.
     since: Option<Instant>,
     sessions: BTreeMap<SessionKey, Session>,
+    /// The leader's own: they hold nothing open and never fall silent.
+    own: BTreeSet<SessionKey>,
     orphans: BTreeSet<InodeKey>,
 }
 
@@ -59,6 +61,13 @@ impl SessionTable {
         }
     }
 
+    /// A session is this leader's own.
+    pub(crate) fn own(&mut self, key: SessionKey) {
+        if self.since.is_some() {
+            self.own.insert(key);
+        }
+    }
+
     /// A session spoke, and said which of the inodes it was asked about are not open there. The answer is what to ask
     /// next.
     pub(crate) fn keep_alive(&mut self, key: SessionKey, now: Instant, not_open: &[InodeKey]) -> Vec<InodeKey> {
@@ -81,7 +90,8 @@ impl SessionTable {
     pub(crate) fn due(&mut self, now: Instant, sessions: &[SessionKey], orphans: &[InodeKey]) -> Due {
         let Some(since) = self.since else { return Due::default() };
         self.orphans = orphans.iter().copied().collect();
-        let open: BTreeSet<SessionKey> = sessions.iter().copied().collect();
+        self.own.retain(|key| sessions.contains(key));
+        let open: BTreeSet<SessionKey> = sessions.iter().filter(|key| !self.own.contains(key)).copied().collect();
         self.sessions.retain(|key, _| open.contains(key));
         let mut due = Due::default();
         let mut holders: Vec<Option<&BTreeSet<InodeKey>>> = Vec::new();
@@ -149,6 +159,21 @@ mod tests {
         assert_eq!(table.due(after(start, 3600), &[A], &[]).end, [A]);
         table.seen(A, after(start, 3600));
         assert_eq!(table.due(after(start, 3601), &[A], &[]), Due::default());
+    }
+
+    #[test]
+    fn a_leaders_own_session_keeps_nothing_from_going_and_does_not_lapse() {
+        let start = Instant::now();
+        let mut table = SessionTable::default();
+        table.lead(Some(start));
+        assert_eq!(table.due(start, &[A], &[FILE]), Due::default());
+        table.own(A);
+        assert_eq!(table.due(start, &[A], &[FILE]).reap, [FILE]);
+        assert_eq!(table.due(after(start, 10_000), &[A], &[]), Due::default());
+        table.lead(None);
+        table.own(A);
+        table.lead(Some(after(start, 20_000)));
+        assert_eq!(table.due(after(start, 20_000), &[A], &[FILE]), Due::default(), "said again by who leads again");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::span::Span;
 use crate::view::{View, ViewError};
 
 /// Extents of a file that one [`gather`] reads.
-const MAX_LOOKED_AT: usize = 16 * STEP_RECORDS;
+const MAX_LOOKED_AT: usize = 4 * STEP_RECORDS;
 
 /// A stretch of a file whose bytes lie in records, without a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
