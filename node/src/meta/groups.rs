@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -189,6 +190,11 @@ impl Groups {
     /// What was moved from records into chunks since the start.
     pub(crate) fn compacted(&self) -> &Compacted {
         &self.compacted
+    }
+
+    /// Extent records whose bytes this node moved into chunks since its start.
+    pub fn compacted_extents(&self) -> u64 {
+        self.compacted.extents.load(Ordering::Relaxed)
     }
 
     pub(crate) fn dice(&self) -> &dyn Dice {
