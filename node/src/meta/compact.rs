@@ -118,7 +118,10 @@ impl Leader<'_> {
     async fn look(&mut self) -> Result<(), Refusal> {
         // Said at each look: a leader that led before with a break in between has forgotten it.
         for (space, uploader) in &self.table.uploaders {
-            self.group.sessions().lock().own((uploader.client, *space));
+            let mut sessions = self.group.sessions().lock();
+            sessions.own((uploader.client, *space));
+            // Nothing is under way now.
+            sessions.named_below((uploader.client, *space), uploader.counter + 1);
         }
         let files = self.group.read_local(|view| compact::waiting(view, self.table.after, FILES))?;
         self.table.after = files.last().filter(|_| files.len() == FILES).copied();

@@ -37,6 +37,8 @@ struct Session {
     seen: Option<Instant>,
     asked: BTreeSet<InodeKey>,
     not_open: BTreeSet<InodeKey>,
+    /// It said that it names no chunk below this one any more for the first time.
+    named_below: u64,
 }
 
 /// What should be done.
@@ -59,6 +61,19 @@ impl SessionTable {
         if self.since.is_some() {
             self.sessions.entry(key).or_default().seen = Some(now);
         }
+    }
+
+    /// A session said that it names no chunk below this one for the first time any more.
+    pub(crate) fn named_below(&mut self, key: SessionKey, counter: u64) {
+        if self.since.is_some() {
+            let session = self.sessions.entry(key).or_default();
+            session.named_below = session.named_below.max(counter);
+        }
+    }
+
+    /// What it said of that; 0 if nothing.
+    pub(crate) fn names_none_below(&self, key: SessionKey) -> u64 {
+        self.sessions.get(&key).map_or(0, |session| session.named_below)
     }
 
     /// A session is this leader's own.
@@ -92,7 +107,7 @@ impl SessionTable {
         self.orphans = orphans.iter().copied().collect();
         self.own.retain(|key| sessions.contains(key));
         let open: BTreeSet<SessionKey> = sessions.iter().filter(|key| !self.own.contains(key)).copied().collect();
-        self.sessions.retain(|key, _| open.contains(key));
+        self.sessions.retain(|key, _| open.contains(key) || self.own.contains(key));
         let mut due = Due::default();
         let mut holders: Vec<Option<&BTreeSet<InodeKey>>> = Vec::new();
         for key in &open {

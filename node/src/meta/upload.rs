@@ -33,7 +33,9 @@ pub(super) struct Upload {
 pub(super) async fn upload(peers: &Peers, map: &SiteMap, dice: &dyn Dice, what: Upload) -> Result<u32, Refusal> {
     let groups = healthiest(map, what.factor);
     let Some((pg, to)) = groups.get((dice.roll() % groups.len().max(1) as u64) as usize).copied() else {
-        return Err(Refusal::Unknown { why: format!("no placement group with {} copies can take a chunk", what.factor) });
+        return Err(Refusal::Unknown {
+            why: format!("no placement group with {} copies can take a chunk", what.factor),
+        });
     };
     let request = pb::PutRequest {
         envelope: Some(pb::Envelope {

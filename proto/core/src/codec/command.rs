@@ -97,6 +97,7 @@ code_enum!(Command {
     8 => SetQuota { volume, max_bytes, max_inodes },
     9 => Revoke { volume, dir, client },
     50 => Mark(mark),
+    70 => NameNoneBelow { client, space, counter },
 });
 code_struct!(AttachVolume { volume, space, slot, mode, uid, gid });
 code_enum!(Step {

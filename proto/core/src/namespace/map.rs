@@ -19,7 +19,7 @@ use crate::limits::{MAX_CHUNK, MAX_EXTENT, MAX_FILE, MAX_INLINE};
 use crate::namespace::fail::Fail;
 use crate::namespace::inode::{Extent, ExtentBody, Inode};
 use crate::namespace::tx::Tx;
-use crate::namespace::{compact, records};
+use crate::namespace::{compact, records, session};
 use crate::refusal::Refusal;
 use crate::span::Span;
 
@@ -234,6 +234,9 @@ fn name_chunk(tx: &mut Tx<'_>, extent: &Extent) -> Result<(), Fail> {
         None if tx.client != Some(chunk.client) => return not_yours("another client uploaded it"),
         None if records::get::<ChunkRef>(&tx.out, &keys::freed(space, chunk))?.is_some() => {
             return not_yours("it was given up");
+        }
+        None if session::nameable_from(&tx.out, chunk.client, space)?.is_some_and(|from| chunk.counter < from) => {
+            return not_yours("its client said that it would not name it any more");
         }
         None => 1,
     };
