@@ -16,7 +16,7 @@ use weft_core::refusal::Refusal;
 use weft_core::site::{self, SiteMap};
 
 use crate::budget::Budget;
-use crate::chunks::ReadCache;
+use crate::chunks::{Naming, ReadCache};
 use crate::error::{Error, Result};
 use crate::file::FileTable;
 use crate::grpc::Grpc;
@@ -56,8 +56,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// The id handed out at connecting; 0 before.
     pub(crate) client_id: AtomicU64,
-    /// Counts the chunks of this process, whatever the client id.
-    pub(crate) next_chunk: AtomicU64,
+    pub(crate) naming: Naming,
     slots: Mutex<BTreeMap<SlotRef, (VolumeId, Instant)>>,
     closed: AtomicBool,
 }
@@ -96,7 +95,7 @@ impl Client {
             cache: ReadCache::new(options.read_cache_bytes),
             budget: Budget::default(),
             client_id: AtomicU64::new(0),
-            next_chunk: AtomicU64::new(0),
+            naming: Naming::default(),
             slots: Mutex::default(),
             closed: AtomicBool::new(false),
             options,

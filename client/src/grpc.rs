@@ -208,12 +208,14 @@ impl Servers for Grpc {
         call: Call,
         group: GroupId,
         not_open: Vec<(VolumeId, Ino)>,
+        named_below: u64,
     ) -> Result<Vec<(VolumeId, Ino)>, Refusal> {
         let wait = call.wait;
         let request = pb::KeepAliveRequest {
             envelope: Some(envelope(call).to_wire()),
             group: group.0,
             not_open: not_open.into_iter().map(|(volume, ino)| convert::inode_ref(volume, ino)).collect(),
+            named_below,
         };
         let reply = answer(addr, wait, self.meta(addr)?.keep_alive(request)).await?;
         reply.asked.into_iter().map(convert::parse_inode_ref).collect()

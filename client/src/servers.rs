@@ -117,13 +117,15 @@ pub(crate) trait Servers: Send + Sync + 'static {
     /// How often to send a keep-alive.
     async fn open_session(&self, addr: &str, call: Call, group: GroupId) -> Result<Duration, Refusal>;
     async fn end_session(&self, addr: &str, call: Call, group: GroupId) -> Result<(), Refusal>;
-    /// Takes the inodes that are not open here, of those asked about last time; returns those asked about now.
+    /// Takes the inodes that are not open here, of those asked about last time; returns those asked about now. Chunks of
+    /// the session below `named_below` will not be named for the first time any more.
     async fn keep_alive(
         &self,
         addr: &str,
         call: Call,
         group: GroupId,
         not_open: Vec<(VolumeId, Ino)>,
+        named_below: u64,
     ) -> Result<Vec<(VolumeId, Ino)>, Refusal>;
     /// Keeps the write leases on these directories; answered when one is wanted back, or after a while.
     async fn recalls(

@@ -360,7 +360,7 @@ pub(crate) fn note_end(session: &Session, error: &Error) {
     }
 }
 
-/// Tells the group every so often that the session lives, and which nameless inodes it was asked about are not open.
+/// Tells the group every so often that the session lives, which chunks it will name no more, and which nameless inodes it was asked about are not open.
 async fn keep_alive(shared: Weak<Shared>, session: Arc<Session>, every: Duration) {
     let every = every.clamp(Duration::from_millis(50), Duration::from_secs(30));
     let mut asked: Vec<(VolumeId, Ino)> = Vec::new();
@@ -378,13 +378,14 @@ async fn keep_alive(shared: Weak<Shared>, session: Arc<Session>, every: Duration
             true => asked.iter().filter(|(volume, ino)| !shared.files.is_open(*volume, *ino)).copied().collect(),
             false => Vec::new(),
         };
+        let named_below = shared.named_below(&session);
         let mut trial = Trial::within(&shared.options, every.max(shared.options.attempt));
         let answered = shared
             .at_leader(session.group, &mut trial, |addr, wait| {
                 let (call, not_open) = (shared.session_call(&session, wait), not_open.clone());
                 let servers = shared.servers.clone();
                 let group = session.group;
-                async move { servers.keep_alive(&addr, call, group, not_open).await }
+                async move { servers.keep_alive(&addr, call, group, not_open, named_below).await }
             })
             .await;
         match answered {

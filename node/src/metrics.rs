@@ -85,6 +85,10 @@ pub struct NodeLevels {
     pub chunks_deleted: u64,
     /// Of these, those that a walk found.
     pub chunks_orphaned: u64,
+    /// Extent records whose bytes this node moved into chunks, as a leader.
+    pub extents_compacted: u64,
+    /// Their bytes.
+    pub bytes_compacted: u64,
     /// Bytes of chunk segments given back to the file system.
     pub chunk_bytes_given_back: u64,
     /// Blocks found damaged on the disk.
@@ -130,6 +134,8 @@ pub struct Metrics {
     chunks_fetched: Counter,
     chunks_deleted: Counter,
     chunks_orphaned: Counter,
+    extents_compacted: Counter,
+    bytes_compacted: Counter,
     chunk_bytes_given_back: Counter,
     bad_sums: Counter,
     lost_logs: Counter,
@@ -205,6 +211,8 @@ impl Metrics {
         let chunks_fetched = counter("chunks_fetched", "Chunks copied here from other members");
         let chunks_deleted = counter("chunks_deleted", "Chunks deleted here");
         let chunks_orphaned = counter("chunks_orphaned", "Chunks deleted here that a walk found: not named, or left");
+        let extents_compacted = counter("extents_compacted", "Extent records whose bytes moved into chunks");
+        let bytes_compacted = counter("bytes_compacted", "Bytes moved from records into chunks");
         let chunk_bytes_given_back = counter("chunk_bytes_given_back", "Bytes of segments given back to the disk");
         let bad_sums = counter("chunk_bad_sums", "Blocks found damaged on the disk");
         let lost_logs = counter("raft_lost_logs", "Damaged Raft logs that this data folder gave up");
@@ -239,6 +247,8 @@ impl Metrics {
             chunks_fetched,
             chunks_deleted,
             chunks_orphaned,
+            extents_compacted,
+            bytes_compacted,
             chunk_bytes_given_back,
             bad_sums,
             lost_logs,
@@ -291,6 +301,8 @@ impl Metrics {
         self.chunks_fetched.inner().store(node.chunks_fetched, Ordering::Relaxed);
         self.chunks_deleted.inner().store(node.chunks_deleted, Ordering::Relaxed);
         self.chunks_orphaned.inner().store(node.chunks_orphaned, Ordering::Relaxed);
+        self.extents_compacted.inner().store(node.extents_compacted, Ordering::Relaxed);
+        self.bytes_compacted.inner().store(node.bytes_compacted, Ordering::Relaxed);
         self.chunk_bytes_given_back.inner().store(node.chunk_bytes_given_back, Ordering::Relaxed);
         self.bad_sums.inner().store(node.bad_sums, Ordering::Relaxed);
         self.lost_logs.inner().store(u64::from(node.lost_logs), Ordering::Relaxed);

@@ -17,6 +17,7 @@ use crate::chunk::ChunkServer;
 use crate::fsck::FsckService;
 use crate::http;
 use crate::identity::{Bootstrap, Folder, FolderError, Identity};
+use crate::meta::compact::{self, NewClient};
 use crate::meta::{Groups, MetaService, RaftService};
 use crate::metrics::Metrics;
 use crate::parts::Parts;
@@ -137,7 +138,7 @@ impl Node {
         let metrics = Metrics::new();
         let lease = Duration::from_millis(settings.lease_ms);
         let known = settings.peers.iter().filter(|peer| **peer != addr).cloned().collect();
-        let route = Arc::new(Route::new(identity.node, groups.clone(), map.clone(), peers, known));
+        let route = Arc::new(Route::new(identity.node, groups.clone(), map.clone(), peers.clone(), known));
         let lead = Arc::new(Lead::new(map.clone(), lease, Duration::from_secs(settings.repair_after_s)));
         let standing = Arc::new(Standing::new(
             identity.clone(),
@@ -184,6 +185,12 @@ impl Node {
         if let Some(groups) = &groups {
             tasks.spawn(heart::follow_group(groups.clone(), map.clone(), stop_seen.clone()));
             tasks.spawn(duties::run_groups(groups.clone(), standing.clone(), stop_seen.clone()));
+            let asked = site.clone();
+            let client: NewClient = Box::new(move || {
+                let asked = asked.clone();
+                Box::pin(async move { asked.client_id().await })
+            });
+            tasks.spawn(compact::run(groups.clone(), peers.clone(), client, stop_seen.clone()));
             tasks.spawn(duties::run_system(route, lead.clone(), standing.clone(), stop_seen.clone()));
         }
         let node = Node { identity, addr, http_addr, map, standing, stop, server, ended, tasks };

@@ -1,8 +1,9 @@
 //! A check of a site of three nodes in one process, and what it finds after somebody tampered with their stores.
 
+mod common;
+
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,50 +12,10 @@ use weft_client::fsck::{DamagedChunk, FsckOptions, FsckReport, Verdict, WhatIsWr
 use weft_client::{Client, ClientParts, ConnectOptions, Cred, Ino, Name};
 use weft_core::ids::{GroupId, SpaceId};
 use weft_core::view::Changes;
-use weft_node::chunk::index::{ChunkKey, MemoryIndexes};
-use weft_node::disk::MemDisk;
-use weft_node::node::Node;
-use weft_node::parts::{Disk, Parts};
-use weft_node::real::{OsDice, RealClock, Udp};
-use weft_node::records::RecordStore;
-use weft_node::records::memory::MemoryRecords;
-use weft_node::settings::Settings;
-use weft_node::site::setup;
-use weft_proto::link::Tcp;
+use weft_node::chunk::index::ChunkKey;
+use weft_node::parts::Disk;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Machine {
-    node: Node,
-    disk: MemDisk,
-    records: MemoryRecords,
-}
-
-/// A node that makes a site, or joins one.
-async fn machine(peer: Option<&str>) -> Machine {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = socket.local_addr().expect("an address").port();
-    drop(socket);
-    let (disk, records) = (MemDisk::new(), MemoryRecords::default());
-    let mut settings = Settings { listen: format!("127.0.0.1:{port}"), http: String::new(), ..Settings::default() };
-    settings.chunks.reserve_mib = 0;
-    settings.chunks.segment_mib = 8;
-    let parts = Parts {
-        clock: Arc::new(RealClock),
-        dice: Arc::new(OsDice),
-        disk: Arc::new(disk.clone()),
-        dial: Arc::new(Tcp),
-        listen: Arc::new(Tcp),
-        datagrams: Arc::new(Udp),
-        records: Arc::new(records.clone()),
-        indexes: Arc::new(MemoryIndexes),
-    };
-    match peer {
-        None => drop(setup::init(&settings, "test", 1, 3, &parts).await.expect("init")),
-        Some(peer) => drop(setup::join(&settings, peer, &parts).await.expect("join")),
-    }
-    Machine { node: Node::start(settings, parts).await.expect("start the node"), disk, records }
-}
+use common::{Machine, PATIENCE, machine, store_of};
 
 async fn check(client: &Client, deep: bool) -> FsckReport {
     client.fsck(&FsckOptions { deep, ..FsckOptions::default() }, &|_| ()).await.expect("a check")
@@ -222,8 +183,4 @@ async fn what_somebody_did_to_a_site_is_found_and_named() {
     for machine in [first, second] {
         machine.node.shutdown().await;
     }
-}
-
-fn store_of(machine: &Machine, group: GroupId) -> Arc<dyn RecordStore> {
-    machine.records.group(group).expect("a replica")
 }

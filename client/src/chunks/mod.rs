@@ -2,11 +2,13 @@
 
 mod cache;
 mod get;
+mod naming;
 mod put;
 
 use weft_core::ids::{ChunkId, PgId};
 
 pub(crate) use cache::{Cell, PIECE, ReadCache};
+pub(crate) use naming::{Naming, Stored, Ticket};
 
 /// Where a chunk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

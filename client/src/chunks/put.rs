@@ -1,7 +1,7 @@
 //! Uploading a chunk: into a healthy placement group, and into another one under a new id when that fails.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use weft_core::ids::{ChunkId, PgId, ReplicaId};
 use weft_core::refusal::Refusal;
 use weft_core::site::{MemberState, Pg};
 
-use super::Place;
+use super::{Place, Stored};
 use crate::client::Shared;
 use crate::error::{Error, Result};
 use crate::servers::{Call, PutChunk};
@@ -20,7 +20,7 @@ use crate::trial::Trial;
 
 impl Shared {
     /// Stores a chunk on every live member of some placement group of the factor. Durable when it returns.
-    pub(crate) async fn put_chunk(&self, session: &Session, factor: u8, data: Bytes) -> Result<Place> {
+    pub(crate) async fn put_chunk(&self, session: &Session, factor: u8, data: Bytes) -> Result<Stored> {
         assert!(!data.is_empty(), "the planner makes no empty chunks");
         let mut trial = Trial::new(&self.options);
         let mut avoid = BTreeSet::new();
@@ -42,8 +42,12 @@ impl Shared {
                 continue;
             };
             // A new id each time: what became of the last attempt is not known.
-            let chunk =
-                ChunkId { client: session.client, counter: self.next_chunk.fetch_add(1, Ordering::Relaxed) + 1 };
+            let ticket = self.naming.begin();
+            let chunk = ChunkId { client: session.client, counter: ticket.counter() };
+            let stored = |len: usize| {
+                let place = Place { chunk, pg: pg.id, len: len as u32 };
+                Stored { place, ticket: Arc::new(ticket) }
+            };
             let put = PutChunk {
                 chunk,
                 pg: pg.id,
@@ -61,14 +65,14 @@ impl Shared {
                 ..Call::default()
             };
             if broken::is(Variant::ExtentFirst) {
-                let (servers, len) = (self.servers.clone(), data.len() as u32);
+                let servers = self.servers.clone();
                 tokio::spawn(async move { servers.put(&addr, call, put).await });
-                return Ok(Place { chunk, pg: pg.id, len });
+                return Ok(stored(data.len()));
             }
             let refusal = match tokio::time::timeout(wait + SLACK, self.servers.put(&addr, call, put)).await {
                 Ok(Ok(_copies)) => {
                     self.topology.unshun(node);
-                    return Ok(Place { chunk, pg: pg.id, len: data.len() as u32 });
+                    return Ok(stored(data.len()));
                 }
                 Ok(Err(refusal)) => refusal,
                 Err(_) => Refusal::Unknown { why: format!("node {node} did not store a chunk in time") },

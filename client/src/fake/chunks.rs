@@ -127,6 +127,7 @@ impl Servers for Fake {
         _call: Call,
         group: GroupId,
         not_open: Vec<(VolumeId, Ino)>,
+        _named_below: u64,
     ) -> Result<Vec<(VolumeId, Ino)>, Refusal> {
         let mut state = self.state.lock();
         state.arrive(addr, group)?;

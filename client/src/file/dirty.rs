@@ -2,13 +2,14 @@
 //! server, or placed there. Later writes cut what they cover. A value: no I/O, no locks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use weft_core::limits::{MAX_CHUNK, MAX_INLINE};
 use weft_core::namespace::inode::{Extent, ExtentBody};
 use weft_core::span::Span;
 
-use crate::chunks::Place;
+use crate::chunks::{Place, Stored, Ticket};
 
 /// Writes up to this length are appended to the bytes before them, so that many small ones become one stretch.
 const MERGE: usize = 64 << 10;
@@ -39,7 +40,7 @@ enum Body {
     /// In memory and being stored as bytes `at..` of a chunk.
     Uploading { upload: UploadId, at: u32, data: Bytes },
     /// Durable in a chunk.
-    Placed { place: Place, at: u32 },
+    Placed { place: Place, at: u32, ticket: Arc<Ticket> },
 }
 
 enum Data {
@@ -94,7 +95,9 @@ impl Body {
             Body::Uploading { upload, at: begin, data } => {
                 Body::Uploading { upload: *upload, at: *begin + at as u32, data: data.split_off(at as usize) }
             }
-            Body::Placed { place, at: begin } => Body::Placed { place: *place, at: *begin + at as u32 },
+            Body::Placed { place, at: begin, ticket } => {
+                Body::Placed { place: *place, at: *begin + at as u32, ticket: ticket.clone() }
+            }
         }
     }
 
@@ -105,7 +108,9 @@ impl Body {
             Body::Uploading { upload, at, data } => {
                 Body::Uploading { upload: *upload, at: at + from as u32, data: data.slice(from..to) }
             }
-            Body::Placed { place, at } => Body::Placed { place: *place, at: at + from as u32 },
+            Body::Placed { place, at, ticket } => {
+                Body::Placed { place: *place, at: at + from as u32, ticket: ticket.clone() }
+            }
         }
     }
 
@@ -237,7 +242,7 @@ impl Dirty {
                 let source = match &segment.body {
                     Body::Held { data, .. } => Source::Bytes(data.slice(from as usize, to as usize)),
                     Body::Uploading { data, .. } => Source::Bytes(data.slice(from as usize..to as usize)),
-                    Body::Placed { place, at } => {
+                    Body::Placed { place, at, .. } => {
                         Source::Chunk { place: *place, at: at + from as u32, lo: *at, hi: at + segment.len as u32 }
                     }
                 };
@@ -321,17 +326,17 @@ impl Dirty {
     }
 
     /// An upload ended: what no later write covered is placed, or without a place held again.
-    pub(super) fn uploaded(&mut self, id: UploadId, place: Option<Place>) {
+    pub(super) fn uploaded(&mut self, id: UploadId, stored: Option<Stored>) {
         for span in self.uploads.remove(&id).unwrap_or_default() {
             for (_, segment) in self.segments.range_mut(span.start..span.end) {
                 let Body::Uploading { upload, at, data } = &segment.body else { continue };
                 if *upload != id {
                     continue;
                 }
-                segment.body = match place {
-                    Some(place) => {
+                segment.body = match &stored {
+                    Some(Stored { place, ticket }) => {
                         self.held -= segment.len;
-                        Body::Placed { place, at: *at }
+                        Body::Placed { place: *place, at: *at, ticket: ticket.clone() }
                     }
                     None => Body::Held { data: Data::Shared(data.clone()), sealed: false },
                 };
@@ -412,7 +417,7 @@ impl Dirty {
         let mut extents: Vec<Extent> = Vec::new();
         for (start, segment) in &self.segments {
             match &segment.body {
-                Body::Placed { place, at } => extents.push(Extent {
+                Body::Placed { place, at, .. } => extents.push(Extent {
                     offset: *start,
                     len: segment.len as u32,
                     body: ExtentBody::Chunk { chunk: place.chunk, pg: place.pg, at: *at, chunk_len: place.len },

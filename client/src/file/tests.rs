@@ -2,6 +2,7 @@
 //! a reader sees the last byte written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -13,7 +14,7 @@ use weft_core::span::Span;
 use super::dirty::{Dirty, Source, Upload};
 use super::map::Map;
 use super::plan;
-use crate::chunks::Place;
+use crate::chunks::{Naming, Place, Stored};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -157,7 +158,8 @@ impl Model {
         if well {
             self.chunks.insert(upload.id, upload.data.clone());
         }
-        self.dirty.uploaded(upload.id, well.then_some(place));
+        let stored = Stored { place, ticket: Arc::new(Naming::default().begin()) };
+        self.dirty.uploaded(upload.id, well.then_some(stored));
     }
 
     fn seen(&self, span: Span) -> Vec<u8> {

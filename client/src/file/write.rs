@@ -117,7 +117,7 @@ impl FileState {
                 let stored = state.shared.put_chunk(&state.session, state.volume.replication, upload.data).await;
                 drop(permit);
                 state.change(|inner| match stored {
-                    Ok(place) => inner.dirty.uploaded(upload.id, Some(place)),
+                    Ok(stored) => inner.dirty.uploaded(upload.id, Some(stored)),
                     Err(error) => {
                         tracing::warn!(volume = %state.volume.id, ino = %state.ino, %error, "store written bytes");
                         inner.dirty.uploaded(upload.id, None);

@@ -22,9 +22,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use weft_core::entry::Cred;
-use weft_core::ids::{Ino, VolumeId};
+use weft_core::ids::{ClientId, Ino, VolumeId};
 use weft_core::limits::{LEASE_MS, MAX_LEASES};
-use weft_core::namespace::inode::{Attr, Kind};
+use weft_core::namespace::inode::{Attr, ExtentBody, Kind};
 use weft_core::namespace::lease::{Held, Local, Tried, Way};
 use weft_core::namespace::op::Op;
 use weft_core::namespace::outcome::Outcome;
@@ -130,6 +130,8 @@ struct Inner {
     listening: bool,
     /// Files that the batch under way is about.
     in_flight: Vec<Ino>,
+    /// The lowest number among the chunks of this session that they name.
+    in_flight_chunk: Option<u64>,
     stats: LeaseStats,
 }
 
@@ -193,6 +195,7 @@ impl Leases {
                 held_until: BTreeMap::new(),
                 listening: false,
                 in_flight: Vec::new(),
+                in_flight_chunk: None,
                 stats: LeaseStats::default(),
             }),
             taking: tokio::sync::Mutex::new(()),
@@ -696,6 +699,21 @@ impl Inner {
     }
 }
 
+impl Shared {
+    /// No chunk of the session with a lower number will be named for the first time: none that a file has, nor one of what
+    /// is held back, which a file lets go of once it is in the queue, and so is looked at second.
+    pub(crate) fn named_below(&self, session: &Session) -> u64 {
+        let below = self.naming.below();
+        let volumes = self.leases.volumes.lock();
+        let held = volumes.values().filter(|leases| leases.session.client == session.client).filter_map(|leases| {
+            let inner = leases.inner.lock();
+            let queued = inner.queue.iter().filter_map(|queued| lowest_chunk(&queued.item, session.client));
+            queued.chain(inner.in_flight_chunk).min()
+        });
+        held.min().unwrap_or(below).min(below)
+    }
+}
+
 /// The directory in which an operation makes something new.
 fn parent_of_new(op: &Op) -> Option<Ino> {
     match op {
@@ -718,6 +736,16 @@ fn file_of(item: &Held) -> Option<Ino> {
     })
 }
 
+/// The lowest number among the chunks of a client that a change names.
+fn lowest_chunk(item: &Held, client: ClientId) -> Option<u64> {
+    let Op::Commit(commit) = &item.op else { return None };
+    let own = commit.extents.iter().filter_map(|extent| match extent.body {
+        ExtentBody::Chunk { chunk, .. } => (chunk.client == client).then_some(chunk.counter),
+        _ => None,
+    });
+    own.min()
+}
+
 /// Bytes that an operation carries, roughly.
 fn bytes_of(op: &Op) -> usize {
     match op {
@@ -725,7 +753,7 @@ fn bytes_of(op: &Op) -> usize {
             .extents
             .iter()
             .map(|extent| match &extent.body {
-                weft_core::namespace::inode::ExtentBody::Inline(bytes) => 32 + bytes.len(),
+                ExtentBody::Inline(bytes) => 32 + bytes.len(),
                 _ => 64,
             })
             .sum(),

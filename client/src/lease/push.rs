@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_core::entry::Cred;
-use weft_core::ids::Ino;
+use weft_core::ids::{ClientId, Ino};
 use weft_core::limits::MAX_HELD_WEIGHT;
 use weft_core::namespace::lease::Held;
 use weft_core::namespace::op::Op;
 use weft_core::namespace::outcome::Outcome;
 
-use super::{Inner, MOST_KNOWN, Queued, VolumeLeases, file_of};
+use super::{Inner, MOST_KNOWN, Queued, VolumeLeases, file_of, lowest_chunk};
 use crate::client::Shared;
 use crate::error::Error;
 use crate::meta::Failed;
@@ -58,7 +58,7 @@ enum Due {
 
 impl VolumeLeases {
     async fn send(&self, shared: &Arc<Shared>) {
-        let (items, give_up) = self.inner.lock().batch();
+        let (items, give_up) = self.inner.lock().batch(self.session.client);
         let count = items.len();
         let files: Vec<Option<Ino>> = items.iter().map(file_of).collect();
         let roots: Vec<Ino> = items.iter().map(|item| item.root).collect();
@@ -93,6 +93,7 @@ impl VolumeLeases {
         let distrusted: Vec<Ino> = lost.iter().filter_map(|(file, _)| *file).collect();
         // Only now: whoever waits for it looks at what was lost next.
         inner.in_flight.clear();
+        inner.in_flight_chunk = None;
         inner.made_below += count as u64;
         for root in give_up {
             inner.local.give_up(root);
@@ -143,7 +144,7 @@ impl Inner {
     }
 
     /// The next changes in order, and the leases that end behind them.
-    fn batch(&mut self) -> (Vec<Held>, Vec<Ino>) {
+    fn batch(&mut self, client: ClientId) -> (Vec<Held>, Vec<Ino>) {
         let (mut items, mut weight, mut size): (Vec<Held>, usize, usize) = (Vec::new(), 0, 0);
         while let Some(next) = self.queue.front() {
             let full =
@@ -158,6 +159,7 @@ impl Inner {
             items.push(item);
         }
         self.in_flight = items.iter().filter_map(file_of).collect();
+        self.in_flight_chunk = items.iter().filter_map(|item| lowest_chunk(item, client)).min();
         let give_up = self.to_give_up();
         self.leaving.extend(&give_up);
         (items, give_up)

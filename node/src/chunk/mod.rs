@@ -39,6 +39,7 @@ pub mod store;
 mod tend;
 
 pub use catchup::Tally;
+pub(crate) use forward::peer;
 pub use server::{ChunkHealth, ChunkServer, HeartbeatFacts};
 
 #[cfg(test)]

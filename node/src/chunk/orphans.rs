@@ -2,8 +2,8 @@
 //! back by a put that was long on its way, or left from a placement group of which this server is no member any more.
 //!
 //! A chunk goes only on a positive answer of the group that counts it: it is among the freed, or nothing names it and the
-//! session of its uploader is known there and has ended (`weft_core::namespace::garbage`). Where the space or the group is
-//! not known, or nobody answers, it stays.
+//! session of its uploader is known there and has ended, or all volumes of its space were deleted
+//! (`weft_core::namespace::garbage`). Where the space or the group is not known, or nobody answers, it stays.
 //!
 //! A chunk of a placement group that this server has left goes once all members serve, by a map that a running lease
 //! vouches for, and not at once: no put of the time before is on its way any more. While such chunks are deleted, nothing of
@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weft_core::ids::{ChunkId, ClientId, NodeId, PgId, SpaceId};
+use weft_core::ids::{ChunkId, ClientId, GroupId, NodeId, PgId, SpaceId};
 use weft_core::refusal::Refusal;
 use weft_core::site::MemberState;
 use weft_proto::link::MESSAGE_LIMIT;
@@ -103,12 +103,27 @@ async fn look_at(shared: &Shared, pg: PgId, keys: &[ChunkKey], drops: bool) -> R
     Ok(())
 }
 
-/// Asks the group of a space which of these chunks are garbage; none if nobody knows the space.
+/// Asks the group of a space which of these chunks are garbage. A space that the map does not have may be one whose
+/// volumes were deleted: then all groups are asked, and the one that had it knows. None if nobody knows the space.
 async fn ask(shared: &Shared, space: SpaceId, chunks: &[ChunkId]) -> Result<Vec<ChunkId>, Refusal> {
     let map = shared.map.get();
-    let Some(group) = map.volumes.iter().find(|volume| volume.space == space).map(|volume| volume.group) else {
-        return Ok(Vec::new());
-    };
+    if let Some(volume) = map.volumes.iter().find(|volume| volume.space == space) {
+        return ask_group(shared, volume.group, space, chunks).await;
+    }
+    let mut garbage = Vec::new();
+    for group in map.groups.iter().filter(|group| group.id != GroupId::SYSTEM) {
+        garbage.extend(ask_group(shared, group.id, space, chunks).await?);
+    }
+    Ok(garbage)
+}
+
+async fn ask_group(
+    shared: &Shared,
+    group: GroupId,
+    space: SpaceId,
+    chunks: &[ChunkId],
+) -> Result<Vec<ChunkId>, Refusal> {
+    let map = shared.map.get();
     let replicas = map.groups.iter().find(|known| known.id == group).map(|known| known.replicas.clone());
     let mut nodes = replicas.unwrap_or_default().into_iter().map(|replica| replica.node);
     let mut next: Option<NodeId> = nodes.next();

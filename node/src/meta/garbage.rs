@@ -2,8 +2,9 @@
 //! then forgets them.
 //!
 //! A chunk that is named is never deleted. Only chunks among the freed are looked at, and freed is final: while the record
-//! is there the machine refuses to name the chunk again, and it lets the record go only once the session of the only
-//! client that could name the chunk has ended (`weft_core::namespace::garbage`). A commit on its way that names it is
+//! is there the machine refuses to name the chunk again, and it lets the record go only once the only client that could
+//! name the chunk can't any more: its session has ended, or it said so with a sign of life, and that is in the records
+//! too (`weft_core::namespace::garbage`). A commit on its way that names it is
 //! refused like any later one. So it does not matter how old the records are that this is read from, nor whether this
 //! replica still leads.
 //!
@@ -46,6 +47,9 @@ const ABREAST: usize = 4;
 /// was deleted is forgotten and deleted again.
 const MOST: usize = 200_000;
 
+/// What a client says of chunks that it names no more goes into the records this often at the most.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
 type Key = (SpaceId, ChunkId);
 
 /// What a leader remembers of its group's freed chunks.
@@ -58,6 +62,8 @@ pub(crate) struct GarbageTable {
     stretches: usize,
     /// Up to where the records were read.
     cursor: Option<Key>,
+    /// When clients' words that they name none below were last put into the records.
+    said: BTreeMap<(SpaceId, ClientId), Instant>,
 }
 
 /// What should be done about a page of freed chunks.
@@ -67,6 +73,8 @@ pub(crate) struct Due {
     pub(crate) delete: BTreeMap<PgId, Vec<Freed>>,
     /// Deleted everywhere, and nobody can name them: their records may go.
     pub(crate) forget: BTreeMap<SpaceId, Vec<ChunkId>>,
+    /// Deleted everywhere, and kept so that their uploader can't name them: the lowest of each.
+    pub(crate) kept: BTreeMap<(SpaceId, ClientId), u64>,
 }
 
 impl GarbageTable {
@@ -75,8 +83,12 @@ impl GarbageTable {
         let mut due = Due::default();
         for freed in page {
             if self.is_deleted(freed) {
-                if freed.ended {
-                    due.forget.entry(freed.space).or_default().push(freed.chunk);
+                match freed.ended {
+                    true => due.forget.entry(freed.space).or_default().push(freed.chunk),
+                    // In the order of the records: the lowest comes first.
+                    false => {
+                        due.kept.entry((freed.space, freed.chunk.client)).or_insert(freed.chunk.counter);
+                    }
                 }
                 continue;
             }
@@ -129,6 +141,19 @@ impl GarbageTable {
         }
     }
 
+    /// Whether what a client said of chunks it names no more should go into the records: it makes some record
+    /// superfluous, and not too often.
+    pub(crate) fn should_say(&mut self, of: (SpaceId, ClientId), kept: u64, named_below: u64, now: Instant) -> bool {
+        if named_below <= kept || self.said.get(&of).is_some_and(|at| now.saturating_duration_since(*at) < SAY_EVERY) {
+            return false;
+        }
+        if self.said.len() >= MOST {
+            self.said.clear();
+        }
+        self.said.insert(of, now);
+        true
+    }
+
     fn is_deleted(&self, freed: &Freed) -> bool {
         let counter = freed.chunk.counter;
         let stretches = self.deleted.get(&(freed.space, freed.chunk.client));
@@ -163,8 +188,18 @@ async fn look(groups: &Groups, group: &Group, table: &mut GarbageTable) -> Resul
         let due = table.due(&page, Instant::now(), groups.keep_freed());
         due.delete.into_iter().for_each(|(pg, chunks)| all.delete.entry(pg).or_default().extend(chunks));
         due.forget.into_iter().for_each(|(space, chunks)| all.forget.entry(space).or_default().extend(chunks));
+        for (of, lowest) in due.kept {
+            all.kept.entry(of).or_insert(lowest);
+        }
         if table.cursor.is_none() {
             break;
+        }
+    }
+    for ((space, client), lowest) in std::mem::take(&mut all.kept) {
+        let counter = group.sessions().lock().names_none_below((client, space));
+        if table.should_say((space, client), lowest, counter, Instant::now()) {
+            // What it makes superfluous is seen with the next look.
+            group.propose(None, Command::NameNoneBelow { client, space, counter }).await?;
         }
     }
     let mut batches: Vec<(PgId, Vec<Freed>)> = Vec::new();
@@ -241,13 +276,30 @@ mod tests {
         assert_eq!(table.due(&page, start + KEEP / 2, KEEP), Due::default());
         let due = table.due(&page, start + KEEP, KEEP);
         assert_eq!((due.delete[&PgId(0)].len(), due.delete[&PgId(1)].len(), due.forget.len()), (5, 5, 0));
+        assert!(due.kept.is_empty(), "not deleted yet");
         page.iter().filter(|freed| freed.chunk.counter != 4).for_each(|freed| table.deleted(freed));
         let due = table.due(&page, start + 2 * KEEP, KEEP);
         assert_eq!(due.delete, BTreeMap::from([(PgId(0), vec![freed(4, false)])]), "one was not confirmed");
+        assert_eq!(due.kept.values().copied().collect::<Vec<_>>(), [0], "the others wait for their client");
         let ended: Vec<Freed> = (0..10).map(|counter| freed(counter, true)).collect();
         let due = table.due(&ended, start + 2 * KEEP, KEEP);
         let all_but_one: Vec<ChunkId> = ended.iter().map(|freed| freed.chunk).filter(|c| c.counter != 4).collect();
         assert_eq!(due.forget, BTreeMap::from([(SpaceId(1), all_but_one)]));
+    }
+
+    #[test]
+    fn what_a_client_says_is_kept_where_it_helps_and_not_too_often() {
+        let start = Instant::now();
+        let mut table = GarbageTable::default();
+        let page: Vec<Freed> = (5..10).map(|counter| freed(counter, false)).collect();
+        page.iter().for_each(|freed| table.deleted(freed));
+        let of = (SpaceId(1), ClientId(7));
+        assert_eq!(table.due(&page, start, KEEP).kept, BTreeMap::from([(of, 5)]));
+        assert!(!table.should_say(of, 5, 0, start), "it said nothing");
+        assert!(!table.should_say(of, 5, 5, start), "it may name the first of them yet");
+        assert!(table.should_say(of, 5, 6, start));
+        assert!(!table.should_say(of, 6, 10, start + SAY_EVERY / 2));
+        assert!(table.should_say(of, 6, 10, start + SAY_EVERY));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use weft_core::ids::{GroupId, ReplicaId};
 use weft_core::refusal::Refusal;
 use weft_proto::pb;
 
+use super::compact::Compacted;
 use super::duties;
 use super::forsake::{self, Opened};
 use super::garbage;
@@ -23,7 +24,7 @@ use super::machine::Machine;
 use super::raft::{Consensus, Network};
 use super::spool;
 use crate::identity::Identity;
-use crate::parts::Parts;
+use crate::parts::{Dice, Parts};
 use crate::settings::{RaftSettings, Settings};
 use crate::site::map::MapCell;
 use crate::site::peers::Peers;
@@ -41,6 +42,7 @@ pub struct Groups {
     parts: Parts,
     settings: RaftSettings,
     keep_freed: Duration,
+    compacted: Compacted,
     identity: Identity,
     addr: String,
     records: PathBuf,
@@ -80,6 +82,7 @@ impl Groups {
             parts: parts.clone(),
             settings: settings.raft.clone(),
             keep_freed: Duration::from_secs(settings.chunks.keep_freed_s),
+            compacted: Compacted::default(),
             identity: identity.clone(),
             addr: addr.clone(),
             records,
@@ -206,6 +209,20 @@ impl Groups {
     /// For how long a chunk that is named no more stays at least.
     pub(crate) fn keep_freed(&self) -> Duration {
         self.keep_freed
+    }
+
+    /// What was moved from records into chunks since the start.
+    pub(crate) fn compacted(&self) -> &Compacted {
+        &self.compacted
+    }
+
+    /// Extent records whose bytes this node moved into chunks since its start.
+    pub fn compacted_extents(&self) -> u64 {
+        self.compacted.extents.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dice(&self) -> &dyn Dice {
+        &*self.parts.dice
     }
 
     pub(crate) fn map(&self) -> &MapCell {

@@ -8,6 +8,7 @@
 //! only up to what the record store has made durable; a replica that lost records neither answers nor leads; a node whose
 //! log lost something is another member of its groups from then on (`forsake`).
 
+pub(crate) mod compact;
 mod duties;
 mod forsake;
 mod garbage;
@@ -25,6 +26,7 @@ mod replicas;
 mod service;
 mod sessions;
 mod spool;
+mod upload;
 
 pub use group::Group;
 pub use groups::Groups;

@@ -161,7 +161,11 @@ impl MetaService {
         let key = (envelope.client, envelope.space);
         in_time(limit(&envelope), group.read(|view| machine::session(view, key.0, key.1))).await??;
         let not_open: Vec<_> = wire.not_open.iter().map(|at| (VolumeId(at.volume), Ino(at.ino))).collect();
-        let asked = group.sessions().lock().keep_alive(key, Instant::now(), &not_open);
+        let asked = {
+            let mut sessions = group.sessions().lock();
+            sessions.named_below(key, wire.named_below);
+            sessions.keep_alive(key, Instant::now(), &not_open)
+        };
         let asked = asked.into_iter().map(|(volume, ino)| pb::InodeRef { volume: volume.0, ino: ino.0 }).collect();
         Ok(pb::KeepAliveReply { asked })
     }

@@ -27,6 +27,8 @@ pub(crate) struct SessionTable {
     /// Since when this replica leads without a break.
     since: Option<Instant>,
     sessions: BTreeMap<SessionKey, Session>,
+    /// The leader's own: they hold nothing open and never fall silent.
+    own: BTreeSet<SessionKey>,
     orphans: BTreeSet<InodeKey>,
 }
 
@@ -35,6 +37,8 @@ struct Session {
     seen: Option<Instant>,
     asked: BTreeSet<InodeKey>,
     not_open: BTreeSet<InodeKey>,
+    /// It said that it names no chunk below this one any more for the first time.
+    named_below: u64,
 }
 
 /// What should be done.
@@ -56,6 +60,26 @@ impl SessionTable {
     pub(crate) fn seen(&mut self, key: SessionKey, now: Instant) {
         if self.since.is_some() {
             self.sessions.entry(key).or_default().seen = Some(now);
+        }
+    }
+
+    /// A session said that it names no chunk below this one for the first time any more.
+    pub(crate) fn named_below(&mut self, key: SessionKey, counter: u64) {
+        if self.since.is_some() {
+            let session = self.sessions.entry(key).or_default();
+            session.named_below = session.named_below.max(counter);
+        }
+    }
+
+    /// What it said of that; 0 if nothing.
+    pub(crate) fn names_none_below(&self, key: SessionKey) -> u64 {
+        self.sessions.get(&key).map_or(0, |session| session.named_below)
+    }
+
+    /// A session is this leader's own.
+    pub(crate) fn own(&mut self, key: SessionKey) {
+        if self.since.is_some() {
+            self.own.insert(key);
         }
     }
 
@@ -81,8 +105,9 @@ impl SessionTable {
     pub(crate) fn due(&mut self, now: Instant, sessions: &[SessionKey], orphans: &[InodeKey]) -> Due {
         let Some(since) = self.since else { return Due::default() };
         self.orphans = orphans.iter().copied().collect();
-        let open: BTreeSet<SessionKey> = sessions.iter().copied().collect();
-        self.sessions.retain(|key, _| open.contains(key));
+        self.own.retain(|key| sessions.contains(key));
+        let open: BTreeSet<SessionKey> = sessions.iter().filter(|key| !self.own.contains(key)).copied().collect();
+        self.sessions.retain(|key, _| open.contains(key) || self.own.contains(key));
         let mut due = Due::default();
         let mut holders: Vec<Option<&BTreeSet<InodeKey>>> = Vec::new();
         for key in &open {
@@ -149,6 +174,21 @@ mod tests {
         assert_eq!(table.due(after(start, 3600), &[A], &[]).end, [A]);
         table.seen(A, after(start, 3600));
         assert_eq!(table.due(after(start, 3601), &[A], &[]), Due::default());
+    }
+
+    #[test]
+    fn a_leaders_own_session_keeps_nothing_from_going_and_does_not_lapse() {
+        let start = Instant::now();
+        let mut table = SessionTable::default();
+        table.lead(Some(start));
+        assert_eq!(table.due(start, &[A], &[FILE]), Due::default());
+        table.own(A);
+        assert_eq!(table.due(start, &[A], &[FILE]).reap, [FILE]);
+        assert_eq!(table.due(after(start, 10_000), &[A], &[]), Due::default());
+        table.lead(None);
+        table.own(A);
+        table.lead(Some(after(start, 20_000)));
+        assert_eq!(table.due(after(start, 20_000), &[A], &[FILE]), Due::default(), "said again by who leads again");
     }
 
     #[test]

@@ -171,6 +171,10 @@ impl Standing {
             (levels.chunks_deleted, levels.chunk_bytes_given_back) = chunk.store().given_back();
             levels.chunk_health = chunk.health();
         }
+        if let Some(groups) = &self.groups {
+            levels.extents_compacted = groups.compacted().extents.load(Ordering::Relaxed);
+            levels.bytes_compacted = groups.compacted().bytes.load(Ordering::Relaxed);
+        }
         match self.disk.space().await {
             Ok(space) => {
                 levels.total_bytes = space.total_bytes;

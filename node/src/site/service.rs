@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tonic::{Request, Response, Status};
 use weft_core::codec;
-use weft_core::ids::{Incarnation, NodeId, PgEpoch, PgId, ReplicaId, VolumeId};
+use weft_core::ids::{ClientId, Incarnation, NodeId, PgEpoch, PgId, ReplicaId, SiteId, VolumeId};
 use weft_core::limits::MAX_NAME;
 use weft_core::refusal::Refusal;
 use weft_core::site::{Labels, NodeJoin, SiteCommand, SiteMap};
@@ -35,6 +35,22 @@ pub struct SiteService {
     pub(crate) lead: Arc<Lead>,
     pub(crate) map: MapCell,
     pub(crate) standing: Arc<Standing>,
+}
+
+impl SiteService {
+    /// A client id for this node itself, wherever the system group is led.
+    pub(crate) async fn client_id(&self) -> Result<ClientId, Refusal> {
+        let envelope = Envelope { deadline_ms: USUAL_DEADLINE.as_millis() as u32, ..Envelope::default() };
+        let request = pb::ClientIdsRequest { envelope: Some(envelope.to_wire()), count: 1 };
+        match tokio::time::timeout(USUAL_DEADLINE, self.client_ids(Request::new(request))).await {
+            Ok(Ok(reply)) => {
+                let reply = reply.into_inner();
+                Ok(ClientId::new(SiteId(reply.site), reply.first))
+            }
+            Ok(Err(status)) => Err(status::from_status(&status)),
+            Err(_) => Err(Refusal::Unknown { why: "no client id was given out in time".into() }),
+        }
+    }
 }
 
 /// A request with an envelope.

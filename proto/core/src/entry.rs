@@ -76,6 +76,15 @@ pub enum Command {
         /// Of which space.
         space: SpaceId,
     },
+    /// A client said that it will not name chunks below a counter any more: from now on it can't.
+    NameNoneBelow {
+        /// Whose.
+        client: ClientId,
+        /// Of which space.
+        space: SpaceId,
+        /// The lowest it may still name for the first time.
+        counter: u64,
+    },
     /// Makes a volume's records in its group. Repeating it changes nothing.
     AttachVolume(AttachVolume),
     /// Sets a volume's limits; 0 is none. What is there already stays, even above them. `Done`.

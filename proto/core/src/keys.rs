@@ -34,6 +34,7 @@ const FREED: u8 = 0x0a;
 const SPACES: u8 = 0x0b;
 const LEASES: u8 = 0x0c;
 const DROPPED: u8 = 0x0d;
+const SMALL: u8 = 0x0e;
 const VOLUME: u8 = 0x10;
 
 const INODE: u8 = 0x01;
@@ -160,8 +161,8 @@ pub(crate) fn all_dropped() -> (Bytes, Bytes) {
 }
 
 /// Everything that a volume has in tables of its own, and what waits to be done for it, table by table.
-pub(crate) fn all_of_volume(volume: VolumeId) -> [(Bytes, Bytes); 4] {
-    [VOLUME, ORPHANS, CUTS, LEASES].map(|table| prefixed(&Key::of(table).u64(volume.0).done()))
+pub(crate) fn all_of_volume(volume: VolumeId) -> [(Bytes, Bytes); 5] {
+    [VOLUME, ORPHANS, CUTS, LEASES, SMALL].map(|table| prefixed(&Key::of(table).u64(volume.0).done()))
 }
 
 /// An inode that has no name any more.
@@ -182,6 +183,16 @@ pub(crate) fn cut(volume: VolumeId, ino: Ino) -> Bytes {
 /// All such files.
 pub(crate) fn cuts() -> (Bytes, Bytes) {
     prefixed(&[CUTS])
+}
+
+/// A file with so many extents of bytes that it waits for compaction.
+pub(crate) fn small(volume: VolumeId, ino: Ino) -> Bytes {
+    Key::of(SMALL).u64(volume.0).u64(ino.0).done()
+}
+
+/// All such files.
+pub(crate) fn all_small() -> (Bytes, Bytes) {
+    prefixed(&[SMALL])
 }
 
 /// A session.

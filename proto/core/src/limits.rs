@@ -28,6 +28,8 @@ pub const MAX_XATTR_LIST: usize = 65_536;
 pub const MAX_COMMIT_EXTENTS: usize = 512;
 /// Records one command changes at the most. What would exceed it is cut in one record and finished in steps.
 pub const MAX_CHANGES: usize = 4096;
+/// Extents of bytes in one file from which on they are compacted into chunks.
+pub const COMPACT_FROM: u32 = 64;
 /// Records one background step removes.
 pub const STEP_RECORDS: usize = 1024;
 /// Orphans that one background step looks at: few, since nothing else is applied meanwhile.

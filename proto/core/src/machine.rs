@@ -17,7 +17,7 @@ pub use crate::namespace::recount::recount;
 use crate::namespace::session::{self, Place};
 use crate::namespace::step::{self, PendingSteps, Step};
 use crate::namespace::tx::Tx;
-use crate::namespace::{lease, ops, volume};
+use crate::namespace::{compact, lease, ops, volume};
 use crate::refusal::Refusal;
 use crate::site;
 use crate::time::Timestamp;
@@ -99,6 +99,9 @@ fn apply_own<'a>(
         Command::Site(_) => Err(Refusal::NotServed { what: format!("the site, in group {group}") }.into()),
         Command::OpenSession { client, space } => session::open(&mut out, *client, *space),
         Command::EndSession { client, space } => session::end(&mut out, *client, *space),
+        Command::NameNoneBelow { client, space, counter } => {
+            session::name_none_below(&mut out, *client, *space, *counter)
+        }
         Command::AttachVolume(attach) => volume::attach(&mut out, now, attach),
         Command::SetQuota { volume, max_bytes, max_inodes } => {
             volume::set_quota(&mut out, *volume, *max_bytes, *max_inodes)
@@ -113,6 +116,9 @@ fn apply_own<'a>(
         }
         Command::Step(Step::FinishCut { volume, ino }) => {
             return step_on(view, now, *volume, |tx| step::finish_cut(tx, *ino));
+        }
+        Command::Step(Step::Compact { volume, ino, chunk, pg, pieces }) => {
+            return step_on(view, now, *volume, |tx| compact::swap(tx, *ino, *chunk, *pg, pieces));
         }
         Command::Op { .. } => unreachable!("operations are told apart before"),
     };
@@ -278,7 +284,7 @@ pub fn session_list(view: &dyn View) -> Result<Vec<SessionInfo>, ViewError> {
     records::scan(view, keys::sessions(), |key, value| {
         let (space, client) = keys::two_ids(key).map_err(|err| damaged(key, &err))?;
         let session: Session = codec::decode(value).map_err(|err| damaged(key, &err))?;
-        let Session { acked_below, ended } = session;
+        let Session { acked_below, ended, named_below: _ } = session;
         found.push(SessionInfo { client: ClientId(client), space: SpaceId(space), acked_below, ended });
         Ok(ControlFlow::Continue(()))
     })?;
@@ -332,7 +338,7 @@ pub enum ChunkState {
     },
     /// Nothing names it, but its uploader may yet.
     Open,
-    /// Nothing names it, and its uploader's session has ended: its replicas may go.
+    /// Nothing names it, and its uploader can't any more: its session has ended, or it said so. Its replicas may go.
     Abandoned,
     /// The group does not know the uploader's session, nor the chunk: its replicas must stay.
     Unknown,
@@ -349,10 +355,10 @@ pub fn chunk_state(view: &dyn View, space: SpaceId, chunk: ChunkId) -> Result<Ch
     if let Some(ChunkRef { pg, len, .. }) = records::get(view, &keys::freed(space, chunk))? {
         return Ok(ChunkState::Freed { pg, len });
     }
-    Ok(match session(view, chunk.client, space)? {
-        Err(Refusal::SessionEnded { .. }) => ChunkState::Abandoned,
-        Err(_) => ChunkState::Unknown,
-        Ok(()) => ChunkState::Open,
+    Ok(match session::nameable_from(view, chunk.client, space)? {
+        None => ChunkState::Unknown,
+        Some(from) if chunk.counter < from => ChunkState::Abandoned,
+        Some(_) => ChunkState::Open,
     })
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weft_client::{Cred, Error, Found, Ino, Name, RenameMode, Volume};
+use weft_core::limits::COMPACT_FROM;
 
 use super::{DIRECTORY, Outcome, Possible, Shared, connect, contend, differs, directory, read_name};
 use crate::run::Violation;
@@ -173,7 +174,8 @@ impl Worker {
             0..25 => self.write(&name).await,
             25..32 => self.overwrite(&name).await,
             32..35 => self.truncate(&name).await,
-            35..50 => self.append(&name).await,
+            35..37 => self.journal(&name).await,
+            37..50 => self.append(&name).await,
             50..75 => self.read(&name).await,
             75..88 => self.rename(&name).await,
             _ => self.unlink(&name).await,
@@ -221,6 +223,37 @@ impl Worker {
             file.close().await
         };
         self.settled_as(name, "append", before.clone(), joined, done.await);
+    }
+
+    /// Appends a little at a time, each durable before the next: enough for the bytes to move from records into a chunk.
+    async fn journal(&mut self, name: &str) {
+        let before = self.possible(name);
+        let [Some(old)] = &before[..] else { return };
+        let mut kept = old.clone();
+        let opened = async {
+            let ino = self.find(name).await?;
+            self.volume.open(&self.cred, ino, true, true).await
+        };
+        let Ok(file) = opened.await else { return };
+        for _ in 0..self.rng.random_range(COMPACT_FROM / 2..COMPACT_FROM * 2) {
+            let line = vec![self.rng.random::<u8>(); self.rng.random_range(1..60)];
+            let joined = Bytes::from([&kept[..], &line[..]].concat());
+            let done = async {
+                file.write_at(kept.len() as u64, line.into()).await?;
+                file.flush().await
+            };
+            let done = done.await;
+            let failed = done.is_err();
+            self.settled_as(name, "journal", vec![Some(kept)], joined.clone(), done);
+            if failed {
+                // What was not stored is tried again in the background, at the latest when the file is closed.
+                break;
+            }
+            kept = joined;
+        }
+        if let Err(error) = file.close().await {
+            tracing::info!(name, %error, "close a journal");
+        }
     }
 
     /// Writes into the middle of a file.

@@ -111,8 +111,12 @@ impl TestClient {
     }
 
     async fn keep_alive(&self, not_open: &[pb::InodeRef]) -> Result<Vec<pb::InodeRef>, Refusal> {
-        let wire =
-            pb::KeepAliveRequest { envelope: Some(self.envelope(0)), group: GROUP.0, not_open: not_open.to_vec() };
+        let wire = pb::KeepAliveRequest {
+            envelope: Some(self.envelope(0)),
+            group: GROUP.0,
+            not_open: not_open.to_vec(),
+            named_below: 0,
+        };
         let reply = self
             .until_known(|mut at| {
                 let wire = wire.clone();

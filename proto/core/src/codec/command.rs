@@ -7,6 +7,7 @@ use crate::ids::{
     SlotId, SpaceId, TenantId, ViewId, VolumeId,
 };
 use crate::name::{Name, XattrName};
+use crate::namespace::compact::Piece;
 use crate::namespace::inode::{Extent, ExtentBody, Kind, SlotRef};
 use crate::namespace::op::{AllocateMode, Commit, Held, Op, RenameMode, SetAttr, SetTime, XattrMode};
 use crate::namespace::step::Step;
@@ -96,6 +97,7 @@ code_enum!(Command {
     8 => SetQuota { volume, max_bytes, max_inodes },
     9 => Revoke { volume, dir, client },
     50 => Mark(mark),
+    70 => NameNoneBelow { client, space, counter },
 });
 code_struct!(AttachVolume { volume, space, slot, mode, uid, gid });
 code_enum!(Step {
@@ -103,7 +105,9 @@ code_enum!(Step {
     2 => FinishCut { volume, ino },
     3 => ForgetFreed { space, chunks },
     50 => DropVolume { volume },
+    70 => Compact { volume, ino, chunk, pg, pieces },
 });
+code_struct!(Piece { offset, len, sum });
 
 code_enum!(Op {
     1 => Mkdir { parent, name, mode },

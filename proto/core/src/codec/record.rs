@@ -36,9 +36,11 @@ pub(crate) struct Session {
     pub(crate) acked_below: Seq,
     /// A tombstone: its requests are refused for ever.
     pub(crate) ended: bool,
+    /// Chunks of the session with a lower counter are never named for the first time any more.
+    pub(crate) named_below: u64,
 }
 
-code_struct!(Session { acked_below, ended });
+code_struct!(Session { acked_below, ended, named_below });
 
 /// The reply to one request of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,7 @@ code_struct!(Inode {
     nlink,
     size,
     allocated,
+    small,
     rdev,
     atime,
     mtime,

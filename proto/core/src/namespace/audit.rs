@@ -12,7 +12,9 @@ use bytes::Bytes;
 use crate::codec::{self, ChunkRef, Head};
 use crate::ids::{ChunkId, Ino, SpaceId, VolumeId};
 use crate::keys;
+use crate::limits::COMPACT_FROM;
 use crate::namespace::inode::{Dirent, Extent, ExtentBody, Inode, Kind};
+use crate::namespace::map::is_small;
 use crate::namespace::records::{self, damaged};
 use crate::namespace::tx::is_directory;
 use crate::view::{View, ViewError};
@@ -67,6 +69,7 @@ struct Seen {
     nlink: u32,
     size: u64,
     allocated: u64,
+    small: u32,
     generation: u32,
     cut_at: Option<u64>,
     xattr_list: u32,
@@ -74,6 +77,7 @@ struct Seen {
     within: u64,
     directories: u32,
     bytes: u64,
+    small_found: u32,
     attribute_names: u32,
     unfinished: bool,
 }
@@ -340,6 +344,7 @@ impl Audit {
                 Some(inode) if generation < inode.generation => inode.unfinished = true,
                 Some(inode) => {
                     inode.bytes += u64::from(extent.len);
+                    inode.small_found += u32::from(is_small(&extent));
                     if inode.cut_at.is_some_and(|cut| extent.offset < cut && end > cut) {
                         audit.say(format!("inode {ino}: an extent lies across the cut"));
                     }
@@ -382,6 +387,12 @@ impl Audit {
             }
             if inode.allocated != inode.bytes {
                 self.say(format!("inode {ino}: {} bytes allocated, {} found", inode.allocated, inode.bytes));
+            }
+            if inode.small != inode.small_found {
+                self.say(format!("inode {ino}: {} extents of bytes, {} found", inode.small, inode.small_found));
+            }
+            if inode.small >= COMPACT_FROM && view.get(&keys::small(volume, ino))?.is_none() {
+                self.say(format!("inode {ino} waits for compaction, and nobody knows of it"));
             }
             if inode.cut_at.is_some_and(|cut| inode.size > cut) {
                 self.say(format!("inode {ino} is longer than its cut"));
@@ -463,6 +474,7 @@ impl Seen {
             nlink: inode.nlink,
             size: inode.size,
             allocated: inode.allocated,
+            small: inode.small,
             generation: inode.generation,
             cut_at: inode.cut_at,
             xattr_list: inode.xattr_list,
@@ -470,6 +482,7 @@ impl Seen {
             within: 0,
             directories: 0,
             bytes: 0,
+            small_found: 0,
             attribute_names: 0,
             unfinished: false,
         }

@@ -41,6 +41,8 @@ pub struct Inode {
     pub size: u64,
     /// Bytes that extent records of the present generation hold, with those beyond a cut until a step removes them.
     pub allocated: u64,
+    /// Extent records of bytes among those of the present generation ([`crate::namespace::compact`]).
+    pub small: u32,
     /// Device number of a device, as `makedev` packs it.
     pub rdev: u32,
     /// Last read.

@@ -18,15 +18,16 @@ use crate::keys;
 use crate::limits::{MAX_CHUNK, MAX_EXTENT, MAX_FILE, MAX_INLINE};
 use crate::namespace::fail::Fail;
 use crate::namespace::inode::{Extent, ExtentBody, Inode};
-use crate::namespace::records;
 use crate::namespace::tx::Tx;
+use crate::namespace::{compact, records, session};
 use crate::refusal::Refusal;
 use crate::span::Span;
 
 /// Records that taking away one extent changes at the most: itself, its chunk's count, its chunk among the freed.
 const CHANGES_PER_OLD: usize = 3;
-/// Records that laying one extent changes besides: itself, its chunk's count, the two pieces left beside it.
-const CHANGES_PER_NEW: usize = 4;
+/// Records that laying one extent changes besides: itself, its chunk's count, the two pieces left beside it, that the
+/// file waits for compaction.
+const CHANGES_PER_NEW: usize = 5;
 
 /// How far a change of the map came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +167,10 @@ fn replace(tx: &mut Tx<'_>, ino: Ino, inode: &mut Inode, span: Span, laid: Optio
             _ if broken::is(Variant::SplitUncounted) => {}
             _ => name_again(tx, old)?,
         }
+        if is_small(old) {
+            // Under a write lease a holder does not know how many there are.
+            inode.small = (inode.small + pieces).saturating_sub(1);
+        }
         let gone = whole.overlap(span).map_or(0, Span::len);
         inode.allocated -= gone;
         tx.head.bytes -= gone;
@@ -174,8 +179,17 @@ fn replace(tx: &mut Tx<'_>, ino: Ino, inode: &mut Inode, span: Span, laid: Optio
         put(tx, ino, inode.generation, &laid.slice(span));
         inode.allocated += span.len();
         tx.head.bytes += span.len();
+        if is_small(laid) {
+            inode.small += 1;
+            compact::note(tx, ino, inode)?;
+        }
     }
     Ok(if full { Progress::UpTo(end) } else { Progress::Done })
+}
+
+/// Whether its bytes are in the record.
+pub(crate) fn is_small(extent: &Extent) -> bool {
+    matches!(extent.body, ExtentBody::Inline(_))
 }
 
 /// Whether `old` holds the very bytes that `laid` would put where the two overlap.
@@ -202,6 +216,7 @@ pub(crate) fn remove(
     if generation == inode.generation {
         inode.allocated -= u64::from(extent.len);
         tx.head.bytes -= u64::from(extent.len);
+        inode.small = inode.small.saturating_sub(u32::from(is_small(extent)));
     }
     Ok(())
 }
@@ -219,6 +234,9 @@ fn name_chunk(tx: &mut Tx<'_>, extent: &Extent) -> Result<(), Fail> {
         None if tx.client != Some(chunk.client) => return not_yours("another client uploaded it"),
         None if records::get::<ChunkRef>(&tx.out, &keys::freed(space, chunk))?.is_some() => {
             return not_yours("it was given up");
+        }
+        None if session::nameable_from(&tx.out, chunk.client, space)?.is_some_and(|from| chunk.counter < from) => {
+            return not_yours("its client said that it would not name it any more");
         }
         None => 1,
     };

@@ -4,6 +4,7 @@
 //! questions. Nothing here keeps state: everything is in the records of the view.
 
 pub mod audit;
+pub mod compact;
 pub(crate) mod fail;
 pub mod garbage;
 pub mod inode;

@@ -7,7 +7,9 @@ use crate::codec::wire::Code;
 use crate::codec::{ChunkRef, Head};
 use crate::ids::{ChunkId, Ino, SpaceId, VolumeId};
 use crate::keys;
+use crate::limits::COMPACT_FROM;
 use crate::namespace::inode::{Dirent, Extent, ExtentBody, Inode, Kind};
+use crate::namespace::map::is_small;
 use crate::namespace::records::{self, damaged};
 use crate::namespace::tx::is_directory;
 use crate::view::{View, ViewError};
@@ -128,6 +130,7 @@ fn recount_extents(
     say: &mut dyn FnMut(String),
 ) -> Result<(), ViewError> {
     let mut allocated: BTreeMap<Ino, u64> = BTreeMap::new();
+    let mut small: BTreeMap<Ino, u32> = BTreeMap::new();
     let mut unfinished: BTreeSet<Ino> = BTreeSet::new();
     let mut last: Option<(Ino, u32, u64)> = None;
     for (key, extent) in all::<Extent>(view, keys::all_extents(volume), true)? {
@@ -151,6 +154,7 @@ fn recount_extents(
             }
             Some(inode) => {
                 *allocated.entry(ino).or_default() += u64::from(extent.len);
+                *small.entry(ino).or_default() += u32::from(is_small(&extent));
                 if inode.cut_at.is_some_and(|cut| extent.offset < cut && end > cut) {
                     say(format!("inode {ino}: an extent lies across the cut"));
                 }
@@ -161,6 +165,13 @@ fn recount_extents(
         let found = allocated.get(ino).copied().unwrap_or(0);
         if inode.allocated != found {
             say(format!("inode {ino}: {} bytes allocated, {found} found", inode.allocated));
+        }
+        let found = small.get(ino).copied().unwrap_or(0);
+        if inode.small != found {
+            say(format!("inode {ino}: {} extents of bytes, {found} found", inode.small));
+        }
+        if inode.small >= COMPACT_FROM && view.get(&keys::small(volume, *ino))?.is_none() {
+            say(format!("inode {ino} waits for compaction, and nobody knows of it"));
         }
         if inode.cut_at.is_some_and(|cut| inode.size > cut) {
             say(format!("inode {ino} is longer than its cut"));

@@ -50,7 +50,7 @@ pub(crate) fn place(view: &dyn View, caller: &Caller) -> Result<Place, Fail> {
     if seq.0 - acked_below.0.max(1) >= MAX_WINDOW {
         return Err(Refusal::WindowFull { seq }.into());
     }
-    Ok(Place::New(Session { acked_below, ended: false }))
+    Ok(Place::New(Session { acked_below, ..session }))
 }
 
 /// Keeps a reply and the session's mark.
@@ -108,9 +108,26 @@ pub(crate) fn end(out: &mut Overlay<'_>, client: ClientId, space: SpaceId) -> Re
     Ok(Outcome::Done)
 }
 
-/// Whether a session is there and has ended.
-pub(crate) fn has_ended(view: &dyn View, client: ClientId, space: SpaceId) -> Result<bool, ViewError> {
-    Ok(find(view, client, space)?.is_some_and(|session| session.ended))
+/// A client names no chunk below `counter` for the first time any more. Never taken back.
+pub(crate) fn name_none_below(
+    out: &mut Overlay<'_>,
+    client: ClientId,
+    space: SpaceId,
+    counter: u64,
+) -> Result<Outcome, Fail> {
+    let Some(session) = find(out, client, space)? else {
+        return Err(Refusal::NoSession { client, space }.into());
+    };
+    if counter > session.named_below {
+        out.put(keys::session(space, client), codec::encode(&Session { named_below: counter, ..session }));
+    }
+    Ok(Outcome::Done)
+}
+
+/// The lowest counter of a chunk that a session may still name for the first time; all are below it once it has ended.
+/// `None` if the session is not known.
+pub(crate) fn nameable_from(view: &dyn View, client: ClientId, space: SpaceId) -> Result<Option<u64>, ViewError> {
+    Ok(find(view, client, space)?.map(|session| if session.ended { u64::MAX } else { session.named_below }))
 }
 
 fn find(view: &dyn View, client: ClientId, space: SpaceId) -> Result<Option<Session>, ViewError> {

@@ -5,7 +5,8 @@ mod take;
 
 pub(crate) use self::drop::drop_volume;
 pub(crate) use self::take::{finish_cut, forget, reap};
-use crate::ids::{ChunkId, Ino, SpaceId, VolumeId};
+use super::compact::Piece;
+use crate::ids::{ChunkId, Ino, PgId, SpaceId, VolumeId};
 
 /// One piece of background work. `Stepped`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,20 @@ pub enum Step {
     DropVolume {
         /// Which.
         volume: VolumeId,
+    },
+    /// Bytes of a file's extent records now lie in a chunk that is durable ([`super::compact`]): stretches that are still
+    /// as they were when they were gathered become pieces of it. `more`: the file waits for more of this.
+    Compact {
+        /// In which volume.
+        volume: VolumeId,
+        /// Of which file.
+        ino: Ino,
+        /// Uploaded by this session.
+        chunk: ChunkId,
+        /// Where its replicas are.
+        pg: PgId,
+        /// The stretches, in the order in which the chunk holds them; at most [`crate::limits::STEP_RECORDS`].
+        pieces: Vec<Piece>,
     },
 }
 

@@ -241,6 +241,7 @@ pub(crate) fn blank(kind: Kind, now: Timestamp) -> Inode {
         nlink: 0,
         size: 0,
         allocated: 0,
+        small: 0,
         rdev: 0,
         atime: now,
         mtime: now,

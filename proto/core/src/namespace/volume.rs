@@ -4,6 +4,7 @@ use crate::codec::{self, Head};
 use crate::ids::{Epoch, Ino, SlotId, SpaceId, VolumeId};
 use crate::keys;
 use crate::namespace::fail::Fail;
+use crate::namespace::garbage;
 use crate::namespace::inode::{Inode, Kind};
 use crate::namespace::outcome::Outcome;
 use crate::namespace::records;
@@ -36,6 +37,10 @@ pub(crate) fn attach(out: &mut Overlay<'_>, now: Timestamp, attach: &AttachVolum
     }
     if records::get::<Option<Head>>(out, &keys::dropped(attach.volume))?.is_some() {
         return Err(Refusal::NoVolume { what: attach.volume.to_string() }.into());
+    }
+    // What its chunks were may be deleted by now.
+    if garbage::is_gone(out, attach.space)? {
+        return Err(Refusal::NoVolume { what: format!("of space {}, which is gone", attach.space) }.into());
     }
     let head = Head {
         space: attach.space,

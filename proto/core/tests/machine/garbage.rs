@@ -63,3 +63,40 @@ fn freed_chunks_are_listed_page_by_page() {
     }
     assert_eq!(seen, (1..=20).collect::<Vec<u64>>());
 }
+
+#[test]
+fn a_client_that_lives_lets_go_of_what_it_will_not_name() {
+    let mut group = Group::new();
+    let file = group.create("a").ino;
+    let all: Vec<ChunkId> = (1..=4).map(|counter| chunk(CLIENT, counter)).collect();
+    assert!(group.ask(commit(file, vec![piece(0, all[0], 100)])).is_ok());
+    assert!(group.ask(commit(file, vec![piece(0, all[2], 100)])).is_ok());
+    let say = |counter| Command::NameNoneBelow { client: CLIENT, space: SPACE, counter };
+    let settled = |group: &Group| {
+        let listed = freed(&group.records, None, 10).expect("a map");
+        listed.iter().map(|freed| (freed.chunk, freed.ended)).collect::<Vec<_>>()
+    };
+    assert_eq!(settled(&group), [(all[0], false)]);
+    group.own(say(3)).reply.expect("said");
+    // 1 was freed and may be forgotten, 2 was never named and is garbage, 3 is named, 4 may be named yet.
+    assert_eq!(settled(&group), [(all[0], true)]);
+    assert_eq!(garbage(&group.records, SPACE, &all), Ok(vec![all[0], all[1]]));
+    group.own(Command::Step(Step::ForgetFreed { space: SPACE, chunks: all.clone() })).reply.expect("forgotten");
+    assert_eq!(settled(&group), []);
+    for id in &all[..2] {
+        let late = group.ask(commit(file, vec![piece(500, *id, 100)]));
+        assert!(matches!(late, Err(Refusal::ChunkNotYours { .. })), "said is said: {late:?}");
+    }
+    assert!(group.ask(commit(file, vec![piece(500, all[2], 100)])).is_ok(), "one that is named may be named again");
+    assert!(group.ask(commit(file, vec![piece(900, all[3], 100)])).is_ok());
+    // It is not taken back, and other requests of the session do not lose it.
+    group.own(say(1)).reply.expect("said");
+    assert!(matches!(group.ask(commit(file, vec![piece(0, all[1], 100)])), Err(Refusal::ChunkNotYours { .. })));
+    let nobody = Command::NameNoneBelow { client: ClientId(4711), space: SPACE, counter: 1 };
+    assert!(matches!(group.own(nobody).reply, Err(Refusal::NoSession { .. })));
+    group.own(Command::EndSession { client: CLIENT, space: SPACE }).reply.expect("ended");
+    group.own(say(9)).reply.expect("said too late, which harms nobody");
+    let late = group.ask(commit(file, vec![piece(0, chunk(CLIENT, 10), 100)]));
+    assert!(matches!(late, Err(Refusal::SessionEnded { .. })), "{late:?}");
+    group.check();
+}

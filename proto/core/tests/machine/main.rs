@@ -1,6 +1,7 @@
 //! The machine of a group: sessions, bounds, steps, spaces.
 
 mod bounds;
+mod compact;
 mod garbage;
 mod group;
 mod leases;

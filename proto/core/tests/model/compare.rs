@@ -12,7 +12,7 @@ use weft_core::namespace::query::{Answer, Found, Query};
 use weft_core::refusal::Refusal;
 use weft_core::view::View;
 
-use super::tree::{Node, Tree, VOLUME, extent_bytes};
+use super::tree::{Node, Tree, VOLUME, known_bytes};
 
 /// All that can be asked, against all that the model knows. `chunks`: all that were ever uploaded.
 pub(crate) fn compare(records: &dyn View, tree: &Tree, space: SpaceId, chunks: &[ChunkId]) {
@@ -26,7 +26,7 @@ pub(crate) fn compare(records: &dyn View, tree: &Tree, space: SpaceId, chunks: &
         assert_eq!(names, node.xattrs.keys().cloned().map(Bytes::from).collect::<Vec<_>>());
         match node.kind {
             Kind::Directory => assert_eq!(listing(records, Ino(*ino)), node.entries),
-            Kind::File => compare_bytes(records, *ino, node),
+            Kind::File => compare_bytes(records, *ino, node, &tree.compacted),
             Kind::Symlink => {
                 assert_eq!(ask(records, Query::Readlink { ino: Ino(*ino) }), Ok(Answer::Bytes(node.target.clone())));
             }
@@ -77,7 +77,7 @@ fn listing(records: &dyn View, dir: Ino) -> BTreeMap<Vec<u8>, u64> {
 }
 
 /// A file's bytes, by its map, fetched two extents at a time.
-fn compare_bytes(records: &dyn View, ino: u64, node: &Node) {
+fn compare_bytes(records: &dyn View, ino: u64, node: &Node, compacted: &BTreeMap<ChunkId, Bytes>) {
     let (mut found, mut from, mut end) = (BTreeMap::new(), Some(0), 0);
     while let Some(offset) = from {
         let query = Query::Map { ino: Ino(ino), offset, limit: 2 };
@@ -85,7 +85,7 @@ fn compare_bytes(records: &dyn View, ino: u64, node: &Node) {
         for extent in extents {
             assert!(extent.offset >= end, "extents in order, without overlap");
             end = extent.offset + u64::from(extent.len);
-            found.extend(extent_bytes(&extent));
+            found.extend(known_bytes(&extent, compacted));
         }
         from = more_from;
     }

@@ -12,9 +12,11 @@ use weft_core::entry::{Caller, Command, Cred, Entry};
 use weft_core::ids::{ChunkId, ClientId, GroupId, Ino, PgId, Seq, SlotId, SpaceId};
 use weft_core::machine::{self, Applied};
 use weft_core::name::{Name, XattrName};
+use weft_core::namespace::compact::{self, Gathered};
 use weft_core::namespace::inode::{Extent, ExtentBody, Kind};
 use weft_core::namespace::op::{AllocateMode, Commit, Op, RenameMode, SetAttr, SetTime, XattrMode};
 use weft_core::namespace::outcome::Outcome;
+use weft_core::namespace::query::{Answer, Query};
 use weft_core::namespace::step::Step;
 use weft_core::namespace::volume::AttachVolume;
 use weft_core::refusal::Refusal;
@@ -26,10 +28,12 @@ use tree::{Tree, VOLUME};
 const GROUP: GroupId = GroupId(1);
 const SPACE: SpaceId = SpaceId(3);
 const CLIENTS: [ClientId; 2] = [ClientId(11), ClientId(12)];
+/// Who moves bytes from records into chunks.
+const COMPACTOR: ClientId = ClientId(13);
 const CHUNK_LEN: u32 = 64;
 
 /// A roll of dice that becomes an operation once it is known what there is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Roll {
     what: u8,
     who: u8,
@@ -64,6 +68,8 @@ struct Pair {
     last: u64,
     seqs: [u64; 2],
     chunks: Vec<ChunkId>,
+    /// Bytes of a file as they were read to be compacted.
+    gathered: Option<(Ino, Gathered)>,
     /// Requests with the replies they got.
     log: Vec<(Entry, Result<Outcome, Refusal>)>,
 }
@@ -78,11 +84,12 @@ impl Pair {
             last: start,
             seqs: [0; 2],
             chunks: Vec::new(),
+            gathered: None,
             log: Vec::new(),
         };
         let attach = AttachVolume { volume: VOLUME, space: SPACE, slot: SlotId(5), mode: 0o777, uid: 0, gid: 0 };
         pair.own(Command::AttachVolume(attach)).expect("a volume");
-        for client in CLIENTS {
+        for client in [CLIENTS[0], CLIENTS[1], COMPACTOR] {
             pair.own(Command::OpenSession { client, space: SPACE }).expect("a session");
         }
         pair
@@ -107,6 +114,9 @@ impl Pair {
     fn step(&mut self, roll: &Roll) {
         if roll.what >= 250 {
             return self.housekeeping(roll);
+        }
+        if roll.what >= 240 {
+            return self.compaction(roll);
         }
         // The leader's clock may jump back; the group's time never does.
         self.clock = if roll.tick < 20 { self.clock.saturating_sub(5_000) } else { self.clock + u64::from(roll.tick) };
@@ -153,6 +163,49 @@ impl Pair {
             self.own(Command::SetQuota { volume: VOLUME, max_bytes, max_inodes }).expect("a quota");
             (self.tree.max_bytes, self.tree.max_inodes) = (max_bytes, max_inodes);
         }
+    }
+
+    /// Reads what lies in a file's records, or, perhaps much later, has it moved into a chunk.
+    fn compaction(&mut self, roll: &Roll) {
+        let Some((ino, gathered)) = self.gathered.take() else {
+            let (ino, from) = (self.file(roll.inodes[0]), u64::from(roll.spans[0].0) / 4);
+            let gathered = compact::gather(&self.records, VOLUME, ino, from).expect("a map in memory does not fail");
+            self.gathered = gathered.map(|gathered| (ino, gathered));
+            if roll.bits & 1 == 0 {
+                self.compaction_of_all(ino);
+            }
+            return;
+        };
+        let compacted = std::rc::Rc::make_mut(&mut self.tree.compacted);
+        let chunk = ChunkId { client: COMPACTOR, counter: compacted.len() as u64 };
+        compacted.insert(chunk, gathered.bytes.clone());
+        let pieces = gathered.pieces;
+        self.own(Command::Step(Step::Compact { volume: VOLUME, ino, chunk, pg: PgId(2), pieces })).expect("a step");
+        let mut from = Some(0);
+        while let Some(offset) = from {
+            let query = Query::Map { ino, offset, limit: 100 };
+            let answer = machine::query(&self.records, VOLUME, ClientId(0), &Cred::root(), &query).expect("a map");
+            // Of a file that has gone meanwhile nothing is moved.
+            let Ok(Answer::Map { extents, more_from, .. }) = answer else { return };
+            for extent in extents {
+                if let ExtentBody::Chunk { chunk: its, at, .. } = extent.body
+                    && its == chunk
+                {
+                    let bytes = &gathered.bytes[at as usize..][..extent.len as usize];
+                    self.tree.compact(ino.0, extent.offset, chunk, bytes);
+                }
+            }
+            from = more_from;
+        }
+    }
+
+    /// What nobody touched since it was read is moved whole.
+    fn compaction_of_all(&mut self, ino: Ino) {
+        let Some((_, gathered)) = self.gathered.clone() else { return };
+        let from = gathered.pieces.first().map_or(u64::MAX, |piece| piece.offset);
+        self.compaction(&Roll::default());
+        let again = compact::gather(&self.records, VOLUME, ino, from).expect("a map in memory does not fail");
+        assert_eq!(again.expect("a file").extents, 0);
     }
 
     /// An inode that is there, now and then one that is not.

@@ -45,6 +45,8 @@ pub(crate) struct Tree {
     pub(crate) nodes: BTreeMap<u64, Rc<Node>>,
     pub(crate) next: u64,
     pub(crate) freed: BTreeSet<ChunkId>,
+    /// What was put into chunks by compaction.
+    pub(crate) compacted: Rc<BTreeMap<ChunkId, Bytes>>,
     pub(crate) max_bytes: u64,
     pub(crate) max_inodes: u64,
     now: Timestamp,
@@ -55,9 +57,17 @@ pub(crate) fn chunk_byte(chunk: ChunkId, at: u32) -> u8 {
     (chunk.counter as u8).wrapping_mul(31).wrapping_add(at as u8)
 }
 
-/// The bytes that an extent says, by offset.
-pub(crate) fn extent_bytes(extent: &Extent) -> BTreeMap<u64, Byte> {
+/// The bytes that an extent of a client says, by offset.
+fn extent_bytes(extent: &Extent) -> BTreeMap<u64, Byte> {
+    known_bytes(extent, &BTreeMap::new())
+}
+
+/// The bytes that an extent says, by offset; those of some chunks are known.
+pub(crate) fn known_bytes(extent: &Extent, known: &BTreeMap<ChunkId, Bytes>) -> BTreeMap<u64, Byte> {
     let byte = |i: u32| match &extent.body {
+        ExtentBody::Chunk { chunk, at, .. } if known.contains_key(chunk) => {
+            (known[chunk][(at + i) as usize], Some(*chunk))
+        }
         ExtentBody::Chunk { chunk, at, .. } => (chunk_byte(*chunk, at + i), Some(*chunk)),
         ExtentBody::Inline(bytes) => (bytes[i as usize], None),
         ExtentBody::Zero => (0, None),
@@ -69,8 +79,15 @@ type Answer = Result<Outcome, Refusal>;
 
 impl Tree {
     pub(crate) fn new(now: Timestamp) -> Tree {
-        let mut tree =
-            Tree { nodes: BTreeMap::new(), next: ROOT, freed: BTreeSet::new(), max_bytes: 0, max_inodes: 0, now };
+        let mut tree = Tree {
+            nodes: BTreeMap::new(),
+            next: ROOT,
+            freed: BTreeSet::new(),
+            compacted: Rc::default(),
+            max_bytes: 0,
+            max_inodes: 0,
+            now,
+        };
         tree.make(&Cred::root(), ROOT, Kind::Directory, 0o777);
         tree
     }
@@ -97,6 +114,15 @@ impl Tree {
             self.nodes.remove(&ino);
         }
         self.note_freed(&before);
+    }
+
+    /// Bytes of a file lie in a chunk from now on, and are the same.
+    pub(crate) fn compact(&mut self, ino: u64, at: u64, chunk: ChunkId, bytes: &[u8]) {
+        for (at, value) in (at..).zip(bytes) {
+            let byte = self.node(ino).bytes.get_mut(&at).expect("no byte is made by compaction");
+            assert_eq!(*byte, (*value, None), "byte {at} of inode {ino}");
+            byte.1 = Some(chunk);
+        }
     }
 
     pub(crate) fn used(&self) -> u64 {

@@ -399,6 +399,8 @@ fn from_attr(attr: &Attr, xattr_list: u32) -> Inode {
         nlink: attr.nlink,
         size: attr.size,
         allocated: attr.allocated,
+        // Not told; nothing here asks for it.
+        small: 0,
         rdev: attr.rdev,
         atime: attr.atime,
         mtime: attr.mtime,

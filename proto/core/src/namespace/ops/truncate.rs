@@ -62,6 +62,7 @@ fn cut_all(tx: &mut Tx<'_>, ino: Ino, inode: &mut Inode) -> Result<(), Fail> {
     }
     tx.head.bytes -= inode.allocated;
     inode.allocated = 0;
+    inode.small = 0;
     inode.generation = inode
         .generation
         .checked_add(1)

@@ -9,6 +9,7 @@ use crate::ids::{ChunkId, Ino, SpaceId};
 use crate::keys;
 use crate::limits::{STEP_ORPHANS, STEP_RECORDS};
 use crate::namespace::fail::Fail;
+use crate::namespace::garbage;
 use crate::namespace::inode::{Extent, Inode};
 use crate::namespace::map;
 use crate::namespace::outcome::Outcome;
@@ -56,6 +57,7 @@ fn reap_one(tx: &mut Tx<'_>, ino: Ino, room: &mut usize) -> Result<bool, Fail> {
     tx.out.remove(keys::inode(tx.volume, ino));
     tx.out.remove(keys::orphan(tx.volume, ino));
     tx.out.remove(keys::cut(tx.volume, ino));
+    tx.out.remove(keys::small(tx.volume, ino));
     tx.head.inodes -= 1;
     Ok(false)
 }
@@ -111,10 +113,15 @@ fn drop_extents(tx: &mut Tx<'_>, ino: Ino, inode: &mut Inode, extents: &[(u32, E
 
 /// Forgets freed chunks that nobody can name any more.
 pub(crate) fn forget(out: &mut Overlay<'_>, space: SpaceId, chunks: &[ChunkId]) -> Result<Outcome, Fail> {
+    let gone = garbage::is_gone(out, space)?;
     for chunk in chunks.iter().take(STEP_RECORDS) {
         let key = keys::freed(space, *chunk);
-        // Only the uploader could name it, and an ended session can't.
-        if records::get::<ChunkRef>(out, &key)?.is_some() && session::has_ended(out, chunk.client, space)? {
+        if records::get::<ChunkRef>(out, &key)?.is_none() {
+            continue;
+        }
+        // Only the uploader could name it: an ended session can't, nor one that said so, nor anybody in a space without
+        // volumes.
+        if gone || session::nameable_from(out, chunk.client, space)?.is_some_and(|from| chunk.counter < from) {
             out.remove(key);
         }
     }

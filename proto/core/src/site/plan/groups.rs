@@ -1,8 +1,10 @@
 //! Who holds replicas of the metadata groups.
 //!
 //! What always holds: a group changes one replica at a time, and never has fewer than it had unless that many can't be
-//! better than fewer. Raft lets a replica go only once the others vote.
+//! better than fewer. Raft lets a replica go only once the others vote. Replicas move to where fewer are only while every
+//! group has all of its own, one group at a look.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::Look;
@@ -66,5 +68,35 @@ pub(super) fn plan(look: &Look<'_>) -> Vec<SiteCommand> {
             commands.push(SiteCommand::SetGroup { group: *id, replicas });
         }
     }
+    if commands.is_empty() {
+        commands.extend(spread(look, &meta, wanted, &held));
+    }
     commands
+}
+
+/// One replica that moves from a node that holds more to one that holds fewer, even with it. The system group moves last:
+/// everybody asks it.
+fn spread(look: &Look<'_>, meta: &[&Node], wanted: usize, held: &BTreeMap<NodeId, usize>) -> Option<SiteCommand> {
+    let groups = &look.map.groups;
+    let is_there = |replica: &ReplicaId| look.is_alive(replica.node) && !look.must_go(*replica);
+    if groups.iter().any(|group| group.replicas.len() != wanted || !group.replicas.iter().all(is_there)) {
+        return None;
+    }
+    let count = |node: NodeId| held.get(&node).copied().unwrap_or(0);
+    let mut sources: Vec<NodeId> = meta.iter().map(|node| node.id).collect();
+    sources.sort_by_key(|node| (Reverse(count(*node)), *node));
+    let mut targets: Vec<&Node> =
+        meta.iter().copied().filter(|node| look.is_alive(node.id) && !node.draining).collect();
+    targets.sort_by_key(|node| (count(node.id), node.id));
+    for from in sources {
+        for to in targets.iter().take_while(|to| count(to.id) + 1 < count(from)) {
+            let holds = |group: &Group, node: NodeId| group.replicas.iter().any(|replica| replica.node == node);
+            let movable = groups.iter().rev().find(|group| holds(group, from) && !holds(group, to.id));
+            if let Some(Group { id, replicas }) = movable {
+                let stay = replicas.iter().copied().filter(|replica| replica.node != from);
+                return Some(SiteCommand::SetGroup { group: *id, replicas: stay.chain([to.replica()]).collect() });
+            }
+        }
+    }
+    None
 }

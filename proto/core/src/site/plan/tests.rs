@@ -345,3 +345,57 @@ fn who_may_lack_something_does_not_serve_though_all_others_are_lost() {
     let served = map.pgs[0].members.iter().filter(|member| member.state == MemberState::Serving);
     assert_eq!(served.map(|member| member.replica).collect::<Vec<_>>(), [first], "{:?}", map.pgs[0]);
 }
+
+#[test]
+fn groups_that_nobody_serves_do_not_make_others_move_to_and_fro() {
+    let (mut map, seen) = (site(3), all_alive(3));
+    let serving = |replica| PgMember { replica, state: MemberState::Serving };
+    // Node 3 holds all groups of one copy, so that some should move to nodes 1 and 2.
+    for id in 1..=PGS_PER_FACTOR {
+        set_pg(&mut map, Pg { id: PgId(id), factor: 1, epoch: PgEpoch(1), members: vec![serving(node(3).replica())] });
+    }
+    // Behind them are groups that were just moving from node 1 to node 2 when both lost their folders. Nobody serves
+    // them, so nobody can be told to go: they keep a member too many, in the name of two nodes that are there.
+    let earlier = |id| ReplicaId { incarnation: Incarnation(1), ..node(id).replica() };
+    for id in PGS_PER_FACTOR + 1..=2 * PGS_PER_FACTOR {
+        let members = vec![serving(earlier(1)), serving(earlier(2))];
+        set_pg(&mut map, Pg { id: PgId(id), factor: 1, epoch: PgEpoch(1), members });
+    }
+    come_to_rest(&mut map, &seen);
+    let waiting = map.pgs.iter().filter(|pg| pg.members.len() == 2 && pg.factor == 1).count();
+    assert_eq!(waiting, PGS_PER_FACTOR as usize, "they wait for those who served them");
+}
+
+#[test]
+fn a_meta_node_that_joins_gets_its_share_of_replicas_one_group_at_a_time() {
+    let mut map = site(3);
+    map.groups = (0..=7).map(|id| Group { id: GroupId(id), replicas: vec![node(1).replica()] }).collect();
+    settle(&mut map, &all_alive(3));
+    let held = |map: &SiteMap| -> Vec<usize> {
+        let replicas = || map.groups.iter().flat_map(|group| &group.replicas);
+        (1..=4).map(|id| replicas().filter(|replica| replica.node == NodeId(id)).count()).collect()
+    };
+    assert_eq!(held(&map), [8, 8, 8, 0]);
+    map.nodes.push(node(4));
+    // Nothing moves while a node is away, or does not take part yet.
+    let without = |id| seen(&(1..=4).filter(|other| *other != id).map(|id| (id, alive())).collect::<Vec<_>>());
+    for id in 1..=4 {
+        assert!(!plan(&map, &without(id)).iter().any(|command| matches!(command, SiteCommand::SetGroup { .. })));
+    }
+    let mut before = held(&map);
+    for _ in 0..20 {
+        let commands = plan(&map, &done(&map, &all_alive(4)));
+        let moves = commands.iter().filter(|command| matches!(command, SiteCommand::SetGroup { .. })).count();
+        carry_out(&mut map, commands);
+        let now = held(&map);
+        assert!(moves <= 1 && now[3] <= before[3] + 1, "{before:?} then {now:?}");
+        assert!(map.groups.iter().all(|group| group.replicas.len() == 3));
+        before = now;
+    }
+    assert_eq!(before, [6, 6, 6, 6]);
+    come_to_rest(&mut map, &all_alive(4));
+    assert_eq!(held(&map), before, "and stays so");
+    map.nodes[3].draining = true;
+    come_to_rest(&mut map, &all_alive(4));
+    assert_eq!(held(&map), [8, 8, 8, 0]);
+}
