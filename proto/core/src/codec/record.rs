@@ -94,5 +94,7 @@ code_struct!(Inode {
     version,
     parent,
     target,
+    acl,
+    default_acl,
 });
 code_enum!(Dirent { 1 => Inode { ino, kind }, 2 => Junction(slot) });

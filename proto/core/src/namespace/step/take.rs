@@ -39,6 +39,8 @@ pub(crate) fn reap(tx: &mut Tx<'_>, ino: Ino) -> Result<Outcome, Fail> {
     }
     if more || more_xattrs {
         tx.put_inode(ino, &inode);
+        // Parts of it are gone: no name may lead to the rest.
+        tx.put_orphan(ino, true);
         return Ok(Outcome::Stepped { more: true });
     }
     tx.out.remove(keys::inode(tx.volume, ino));
