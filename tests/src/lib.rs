@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 #[path = "../fuzz/bodies/mod.rs"]
 pub mod fuzz;
+pub mod tools;
 
 /// Nothing here takes longer on a slow and busy machine; whatever does, hangs. A disk that stalled for most of two minutes
 /// has been seen.
