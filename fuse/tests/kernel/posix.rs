@@ -344,20 +344,3 @@ async fn statfs_shows_limits_and_use() {
     assert_eq!(used() - before, 256);
     rig.stop().await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_has_as_many_names_as_the_limit_allows() {
-    let Some(rig) = Rig::start(1).await else { return };
-    let volume = rig.clients[0].volume("root").await.unwrap();
-    let root = weft_client::Cred::root();
-    let name = |text: String| weft_client::Name::parse(text.into_bytes()).unwrap();
-    let (attr, _) = volume.create(&root, weft_client::Ino::ROOT, name("file".into()), 0o644, true).await.unwrap();
-    // By the library: through the kernel it would take minutes.
-    for n in 1..weft_core::limits::MAX_LINKS {
-        volume.link(&root, attr.ino, weft_client::Ino::ROOT, name(format!("link{n}"))).await.unwrap();
-    }
-    let (file, more) = (rig.path(0).join("file"), rig.path(0).join("one-more"));
-    assert_eq!(fs::metadata(&file).unwrap().nlink(), 65_000);
-    assert_eq!(fs::hard_link(&file, more).unwrap_err().raw_os_error(), Some(libc::EMLINK));
-    rig.stop().await;
-}

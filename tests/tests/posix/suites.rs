@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use weft_tests::tools::tool;
 use weft_tests::{Fabric, say};
 
-use crate::text;
+use crate::{number, text};
 
 /// What passes on ext4 passes here, but for what ext4 is asked more of: the C library knows no limit of links for FUSE
-/// (`link_count_max` is skipped; `fuse/tests/kernel/posix.rs` tries it), and a FUSE mount can't be remounted by mount(8)
-/// (`erofs`; `weft mount --read-only` is refused by the kernel before it asks).
+/// (`link_count_max` is skipped; `proto/core/tests/machine/posix.rs` tries it), and a FUSE mount can't be remounted by mount(8)
+/// (`erofs`).
 const PASSED: usize = 384;
 
 const PJDFSTEST: &str = r#"
@@ -47,10 +47,6 @@ sendfile = 1
 posix_fadvise = 1
 copy_file_range = 5
 "#;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
-}
 
 /// Other users must be able to walk to the mount.
 fn open_to_all(path: &Path) {

@@ -6,7 +6,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::in_group;
-use crate::codec::wire::{Code, CodecError, Reader, Writer};
 use crate::entry::Cred;
 use crate::limits::MAX_ACL;
 
@@ -157,29 +156,6 @@ fn tag(who: Who) -> (u16, u32) {
         Who::Group(id) => (0x08, id),
         Who::Mask => (0x10, NOBODY),
         Who::Others => (0x20, NOBODY),
-    }
-}
-
-impl Code for Acl {
-    fn put(&self, out: &mut Writer) {
-        self.to_value().put(out);
-    }
-
-    fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
-        Acl::parse(&Bytes::take(from)?).ok_or(CodecError::Invalid("access list"))
-    }
-
-    #[cfg(test)]
-    fn any(dice: &mut crate::codec::tests::Dice) -> Self {
-        let mut rights = || dice.below(8) as u8;
-        let list = vec![
-            (Who::Owner, rights()),
-            (Who::User(1000), rights()),
-            (Who::OwningGroup, rights()),
-            (Who::Mask, rights()),
-            (Who::Others, rights()),
-        ];
-        Acl(list)
     }
 }
 
