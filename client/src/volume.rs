@@ -322,6 +322,12 @@ impl Volume {
         File::create(self, cred, parent, name, mode, exclusive).await
     }
 
+    /// Makes a regular file that has no name yet, in the place of one in `parent`, and opens it. [`Volume::link`] gives
+    /// it a name; without one it goes when it is closed.
+    pub async fn create_nameless(&self, cred: &Cred, parent: Ino, mode: u16) -> Result<(File, Attr)> {
+        File::create_nameless(self, cred, parent, mode).await
+    }
+
     // -- below --
 
     async fn apply(&self, cred: &Cred, op: Op) -> Result<Outcome> {

@@ -410,6 +410,8 @@ mod tests {
             generation: 0,
             version: 1,
             parent: Ino::ROOT,
+            acl: None,
+            default_acl: None,
         };
         let (asked, at) = (table.now(), Instant::now());
         table.learn_dir(NodeId::ROOT, &attr(Kind::Directory, 1, 10), asked, at);

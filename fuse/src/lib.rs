@@ -1,6 +1,6 @@
 //! The mount: kernel requests become calls of the client library, and its answers the kernel's.
 //!
-//! The way of a request: the kernel -> `dev_fuse` (the transport; alone knows `fuser`) -> [`request`] (owned requests
+//! The way of a request: the kernel -> `dev_fuse` (the transport; alone knows how the kernel speaks) -> [`request`] (owned requests
 //! and reply handles) -> `fs` (one file per kind of request) -> `weft-client`. What finishes without waiting, as writes
 //! into the client's buffers and reads from its caches do, is answered on the transport's own threads; the rest moves
 //! to the tokio runtime.

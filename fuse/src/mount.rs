@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{Config, MountOption, Session, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use weft_client::{Client, Volume};
 
 use crate::detach::{Detach, detach};
-use crate::dev_fuse::{Adapter, Notifier};
+use crate::dev_fuse::{self, AttachOptions, Session};
 use crate::fs::FileSystem;
 use crate::mountinfo;
 use crate::notices::{Notices, Waiting};
@@ -129,8 +128,8 @@ pub fn mount(
     runtime: Handle,
 ) -> Result<Mounted, MountError> {
     let (notices, waiting) = Notices::new();
-    let fs = Arc::new(FileSystem::new(volume, options.ttl.min(MAX_TTL), notices, runtime));
-    let attached = Attached::new(fs.clone(), path, &options, waiting, Box::new(client))?;
+    let fs = Arc::new(FileSystem::new(volume, options.ttl.min(MAX_TTL), notices, runtime.clone()));
+    let attached = Attached::new(fs.clone(), path, &options, waiting, Box::new(client), runtime)?;
     tracing::debug!(path = %attached.path.display(), ?options, "mounted");
     Ok(Mounted { attached, fs })
 }
@@ -181,6 +180,7 @@ impl Attached {
         options: &MountOptions,
         waiting: Waiting,
         kept: Box<dyn Send>,
+        runtime: Handle,
     ) -> Result<Attached, MountError> {
         let path = check_path(path)?;
         check_device()?;
@@ -189,18 +189,27 @@ impl Attached {
             return Err(MountError::NoHelper);
         }
         let config = config(options, root);
-        let session =
-            Session::new(Adapter::new(handler), &path, &config).map_err(|error| explain(error, &path, &config))?;
+        let device = dev_fuse::attach(&path, &config, root).map_err(|error| explain(error, &path, &config))?;
+        let session = match Session::new(device, handler, runtime) {
+            Ok(session) => session,
+            Err(error) => {
+                if let Err(error) = crate::detach::detach_lazily(&path) {
+                    tracing::debug!(path = %path.display(), %error, "unmount");
+                }
+                return Err(explain(error, &path, &config));
+            }
+        };
+        let loops = options.loops.max(1);
         let io = |what| {
             let path = path.display().to_string();
             move |source| MountError::Io { what, path, source }
         };
-        waiting.start(Arc::new(Notifier(session.notifier()))).map_err(io("start the notice thread of"))?;
+        waiting.start(Arc::new(session.notifier())).map_err(io("start the notice thread of"))?;
         let (tell, ended) = watch::channel(None);
         std::thread::Builder::new()
             .name("weft-mount".into())
             .spawn(move || {
-                let result = match session.run() {
+                let result = match session.run(loops) {
                     // Somebody took the connection away (a lazy or forced unmount): the mount ended all the same.
                     Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {
                         tracing::warn!(%error, "the mount was taken away");
@@ -311,26 +320,14 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-fn config(options: &MountOptions, root: bool) -> Config {
-    let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName(NAME.into()),
-        // As an option of the kernel: fuser gives its own `Subtype` to the helper alone.
-        MountOption::CUSTOM(format!("subtype={NAME}")),
-        MountOption::DefaultPermissions,
-    ];
-    if options.read_only {
-        config.mount_options.push(MountOption::RO);
-    }
-    config.acl = if options.allow_other.unwrap_or(root) { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = Some(options.loops.max(1));
-    config.clone_fd = true;
-    config
+fn config(options: &MountOptions, root: bool) -> AttachOptions {
+    let allow_other = options.allow_other.unwrap_or(root);
+    AttachOptions { name: NAME, allow_other, read_only: options.read_only }
 }
 
-fn explain(error: io::Error, path: &Path, config: &Config) -> MountError {
+fn explain(error: io::Error, path: &Path, config: &AttachOptions) -> MountError {
     let text = error.to_string();
-    if config.acl == SessionACL::All && (text.contains("user_allow_other") || text.contains("allow_other")) {
+    if config.allow_other && (text.contains("user_allow_other") || text.contains("allow_other")) {
         return MountError::AllowOther;
     }
     MountError::Io { what: "mount on", path: path.display().to_string(), source: error }
@@ -393,6 +390,8 @@ mod tests {
                 generation: 0,
                 version: 1,
                 parent: Ino::ROOT,
+                acl: None,
+                default_acl: None,
             };
             let dot = |name: &'static [u8], next| DirItem {
                 name: Bytes::from_static(name),
@@ -423,7 +422,7 @@ mod tests {
 
     fn attach(path: &Path) -> Result<Attached, MountError> {
         let (_, waiting) = Notices::new();
-        Attached::new(Arc::new(Empty), path, &MountOptions::default(), waiting, Box::new(()))
+        Attached::new(Arc::new(Empty), path, &MountOptions::default(), waiting, Box::new(()), Handle::current())
     }
 
     fn mountable() -> bool {
@@ -468,11 +467,11 @@ mod tests {
     #[test]
     fn other_users_are_let_in_by_root_alone_unless_said() {
         let options = MountOptions::default();
-        assert_eq!(config(&options, true).acl, SessionACL::All);
-        assert_eq!(config(&options, false).acl, SessionACL::Owner);
+        assert!(config(&options, true).allow_other);
+        assert!(!config(&options, false).allow_other);
         let told = MountOptions { allow_other: Some(true), ..options };
         let config = config(&told, false);
-        assert_eq!(config.acl, SessionACL::All);
+        assert!(config.allow_other);
         let refused = io::Error::other("fusermount3: option allow_other only allowed if 'user_allow_other' is set");
         assert!(matches!(explain(refused, Path::new("/mnt"), &config), MountError::AllowOther));
     }

@@ -77,10 +77,11 @@ pub enum Operation {
     Setattr { set: SetAttributes, handle: Option<HandleId>, reply: Reply<Attributes> },
     /// A symlink's target.
     Readlink { reply: Reply<Bytes> },
-    /// Makes a file of any kind but directory and symlink; `mode` carries the kind (`S_IFMT`). The umask is applied.
-    Mknod { name: Bytes, mode: u32, rdev: u32, reply: Reply<Entry> },
-    /// Makes a directory. The umask is applied.
-    Mkdir { name: Bytes, mode: u32, reply: Reply<Entry> },
+    /// Makes a file of any kind but directory and symlink; `mode` carries the kind (`S_IFMT`). Neither here nor below has
+    /// the umask been applied: where the directory has a default access list, it does not count.
+    Mknod { name: Bytes, mode: u32, umask: u16, rdev: u32, reply: Reply<Entry> },
+    /// Makes a directory.
+    Mkdir { name: Bytes, mode: u32, umask: u16, reply: Reply<Entry> },
     /// Makes a symlink.
     Symlink { name: Bytes, target: Bytes, reply: Reply<Entry> },
     /// Makes another name of `node` in another directory.
@@ -93,12 +94,14 @@ pub enum Operation {
     Rename { name: Bytes, new_parent: NodeId, new_name: Bytes, flags: u32, reply: Reply<()> },
     /// Opens a file; `flags` as of `open`.
     Open { flags: i32, reply: Reply<Opened> },
-    /// Makes and opens a file. The umask is applied.
-    Create { name: Bytes, mode: u32, flags: i32, reply: Reply<Created> },
+    /// Makes and opens a file.
+    Create { name: Bytes, mode: u32, umask: u16, flags: i32, reply: Reply<Created> },
+    /// Makes and opens a file without a name, in the volume of the directory (`O_TMPFILE`).
+    Tmpfile { mode: u32, umask: u16, flags: i32, reply: Reply<Created> },
     /// Reads.
     Read { handle: HandleId, offset: u64, len: u32, reply: Reply<Bytes> },
-    /// Writes.
-    Write { handle: HandleId, offset: u64, data: Bytes, flags: i32, reply: Reply<u32> },
+    /// Writes. `kill_suid`: whoever writes has no right to keep set-user-id and set-group-id.
+    Write { handle: HandleId, offset: u64, data: Bytes, flags: i32, kill_suid: bool, reply: Reply<u32> },
     /// A descriptor of the file was closed.
     Flush { handle: HandleId, reply: Reply<()> },
     /// Makes what was written durable.
@@ -108,7 +111,7 @@ pub enum Operation {
     /// Reserves, punches or zeroes; `mode` as of `fallocate`.
     Fallocate { handle: HandleId, offset: u64, len: u64, mode: i32, reply: Reply<()> },
     /// Finds data or a hole; `whence` as of `lseek`.
-    Lseek { handle: HandleId, offset: u64, whence: i32, reply: Reply<u64> },
+    Lseek { handle: HandleId, offset: i64, whence: i32, reply: Reply<u64> },
     /// Copies within the mount from `node`.
     CopyRange {
         handle: HandleId,
@@ -117,7 +120,7 @@ pub enum Operation {
         target_handle: HandleId,
         target_offset: u64,
         len: u64,
-        reply: Reply<u32>,
+        reply: Reply<u64>,
     },
     /// Opens a directory.
     Opendir { reply: Reply<Opened> },

@@ -15,6 +15,7 @@ pub use harm::{flip, resident};
 
 #[path = "../fuzz/bodies/mod.rs"]
 pub mod fuzz;
+pub mod tools;
 
 /// Nothing here takes longer on a slow and busy machine; whatever does, hangs. A disk that stalled for most of two minutes
 /// has been seen.

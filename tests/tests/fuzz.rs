@@ -267,6 +267,8 @@ fn replies() -> Vec<Vec<u8>> {
         generation: 1,
         version: 2,
         parent: Ino(1),
+        acl: None,
+        default_acl: None,
     };
     let extents = vec![Extent { offset: 0, len: 5, body: ExtentBody::Zero }];
     let dirent = Dirent::Inode { ino: Ino(3), kind: Kind::File };

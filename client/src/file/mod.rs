@@ -107,15 +107,22 @@ impl File {
         mode: u16,
         exclusive: bool,
     ) -> Result<(File, Attr, bool)> {
+        File::make(volume, cred, &Op::Create { parent, name, mode, exclusive }).await
+    }
+
+    pub(crate) async fn create_nameless(volume: &Volume, cred: &Cred, parent: Ino, mode: u16) -> Result<(File, Attr)> {
+        File::make(volume, cred, &Op::Tmpfile { parent, mode }).await.map(|(file, attr, _)| (file, attr))
+    }
+
+    async fn make(volume: &Volume, cred: &Cred, op: &Op) -> Result<(File, Attr, bool)> {
         let shared = &volume.client.shared;
-        let op = Op::Create { parent, name, mode, exclusive };
         let mut session = shared.session(volume.info.space).await?;
-        let mut created = File::create_in(&session, volume, cred, &op).await;
+        let mut created = File::create_in(&session, volume, cred, op).await;
         if let Err(Failed { error, ambiguous: false }) = &created
             && is_end(error)
         {
             session = shared.session(volume.info.space).await?;
-            created = File::create_in(&session, volume, cred, &op).await;
+            created = File::create_in(&session, volume, cred, op).await;
         }
         let (state, attr, fresh) = created?;
         if fresh {
@@ -205,6 +212,12 @@ impl File {
         self.writable()?;
         self.report_failures()?;
         self.handle.state.write(&self.handle.cred, Some(offset), data).await.map(drop)
+    }
+
+    /// Whoever writes next through the handle has no right to keep the file's set-user-id and set-group-id: the next
+    /// commit clears them.
+    pub fn forgo_privilege(&self) {
+        self.handle.state.forgo_privilege();
     }
 
     /// Writes at the file's end as this client knows it; returns where that was.

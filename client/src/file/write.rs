@@ -40,8 +40,7 @@ impl FileState {
             inner.pending.mtime = Some(now);
             inner.pending.set.mtime = None;
             if cred.uid != 0 {
-                inner.pending.clear_suid = true;
-                inner.pending.set.mode = inner.pending.set.mode.map(without_suid);
+                forgo_privilege(inner);
             }
             inner.writer = cred.clone();
             let instant = Instant::now();
@@ -54,6 +53,11 @@ impl FileState {
             self.flush_in_background();
         }
         Ok(offset)
+    }
+
+    /// What is committed next clears set-user-id and set-group-id.
+    pub(super) fn forgo_privilege(&self) {
+        self.change(forgo_privilege);
     }
 
     /// Waits until `len` more bytes may be held; what is held is uploaded meanwhile.
@@ -129,6 +133,11 @@ impl FileState {
             });
         }
     }
+}
+
+fn forgo_privilege(inner: &mut Inner) {
+    inner.pending.clear_suid = true;
+    inner.pending.set.mode = inner.pending.set.mode.map(without_suid);
 }
 
 /// Uploads for the aligned parts of the file that a write completed.

@@ -61,11 +61,11 @@ impl State {
         process: Process,
         parent: NodeId,
         name: Bytes,
-        mode: u32,
+        (mode, umask): (u32, u16),
         flags: i32,
     ) -> Answer<Created> {
         let place = self.place(parent)?;
-        let (cred, name) = (self.cred(process), parse_name(name)?);
+        let (cred, name) = (Cred { umask, ..self.cred(process) }, parse_name(name)?);
         let exclusive = flags & libc::O_EXCL != 0;
         let made = place.volume.create_file(&cred, place.ino, name, permissions(mode), exclusive).await;
         let (mut file, mut attr, fresh) = match made {
@@ -79,6 +79,22 @@ impl State {
             // The kernel believes that the file is new and checks nothing.
             (file, attr) = self.open_found(&cred, &place, attr, flags).await?;
         }
+        let entry = self.entry(&place.volume, attr.clone(), None).await?;
+        let opened = self.opened(entry.node, file, &attr, flags).await;
+        Ok(Created { entry, opened })
+    }
+
+    /// A file without a name in the volume of a directory; a link gives it one.
+    pub(super) async fn tmpfile(
+        &self,
+        process: Process,
+        parent: NodeId,
+        (mode, umask): (u32, u16),
+        flags: i32,
+    ) -> Answer<Created> {
+        let place = self.place(parent)?;
+        let cred = Cred { umask, ..self.cred(process) };
+        let (file, attr) = place.volume.create_nameless(&cred, place.ino, permissions(mode)).await?;
         let entry = self.entry(&place.volume, attr.clone(), None).await?;
         let opened = self.opened(entry.node, file, &attr, flags).await;
         Ok(Created { entry, opened })
@@ -114,10 +130,13 @@ impl State {
         handle: HandleId,
         offset: u64,
         data: Bytes,
-        flags: i32,
+        (flags, kill_suid): (i32, bool),
     ) -> Answer<u32> {
         let open = self.handles.file(handle).ok_or(Errno(libc::EBADF))?;
         let len = data.len() as u32;
+        if kill_suid {
+            open.file.forgo_privilege();
+        }
         if flags & libc::O_APPEND != 0 {
             let at = open.file.append(data).await?;
             if at != offset {
@@ -184,8 +203,9 @@ impl State {
         Ok(())
     }
 
-    pub(super) async fn lseek(&self, handle: HandleId, offset: u64, whence: i32) -> Answer<u64> {
+    pub(super) async fn lseek(&self, handle: HandleId, offset: i64, whence: i32) -> Answer<u64> {
         let open = self.handles.file(handle).ok_or(Errno(libc::EBADF))?;
+        let offset = u64::try_from(offset).map_err(|_| Errno(libc::ENXIO))?;
         let found = match whence {
             libc::SEEK_DATA => open.file.seek_data(offset).await?,
             libc::SEEK_HOLE => open.file.seek_hole(offset).await?,
@@ -200,7 +220,7 @@ impl State {
         source: Spot,
         (target_node, target): (NodeId, Spot),
         len: u64,
-    ) -> Answer<u32> {
+    ) -> Answer<u64> {
         let from = self.handles.file(source.handle).ok_or(Errno(libc::EBADF))?;
         let to = self.handles.file(target.handle).ok_or(Errno(libc::EBADF))?;
         let cred = self.cred(process);
@@ -209,7 +229,7 @@ impl State {
         let (copied, attr) =
             volume.copy_range(&cred, ino, source.offset, to.file.volume(), to.file.ino(), target.offset, len).await?;
         self.made(target_node, &attr);
-        Ok(copied.min(MAX_COPY) as u32)
+        Ok(copied)
     }
 }
 

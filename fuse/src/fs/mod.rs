@@ -1,7 +1,7 @@
 //! The file system behind the mount: each kernel request becomes calls of the client library.
 //!
-//! One file per kind of request. Rights are decided by the kernel from the mode bits (`default_permissions`) and again
-//! by the servers. Nothing here is kept beyond what the kernel holds: inodes it has looked up, handles it has open.
+//! One file per kind of request. Rights are decided by the kernel from mode bits and access lists
+//! (`default_permissions`) and again by the servers. Nothing here is kept beyond what the kernel holds: inodes it has looked up, handles it has open.
 
 mod attrs;
 mod capacity;
@@ -21,6 +21,7 @@ use weft_client::{Cred, Name, Volume};
 use weft_core::namespace::inode::Attr;
 
 use self::capacity::Capacity;
+use self::xattrs::PlainNodes;
 use crate::cred::Creds;
 use crate::handles::Handles;
 use crate::inodes::{InodeTable, Place, st_ino};
@@ -45,6 +46,7 @@ struct State {
     creds: Creds,
     capacity: Capacity,
     notices: Notices,
+    plain: PlainNodes,
     ttl: Duration,
     tasks: Tasks,
 }
@@ -60,6 +62,7 @@ impl FileSystem {
                 creds: Creds::default(),
                 capacity: Capacity::default(),
                 notices,
+                plain: PlainNodes::default(),
                 ttl,
                 tasks: Tasks::new(runtime),
             }),
@@ -123,11 +126,11 @@ impl Handler for FileSystem {
             Operation::Readlink { reply } => {
                 self.run(reply, async move { fs.readlink(process, node).await });
             }
-            Operation::Mknod { name, mode, rdev, reply } => {
-                self.run(reply, async move { fs.mknod(process, node, name, mode, rdev).await });
+            Operation::Mknod { name, mode, umask, rdev, reply } => {
+                self.run(reply, async move { fs.mknod(process, node, name, (mode, umask), rdev).await });
             }
-            Operation::Mkdir { name, mode, reply } => {
-                self.run(reply, async move { fs.mkdir(process, node, name, mode).await });
+            Operation::Mkdir { name, mode, umask, reply } => {
+                self.run(reply, async move { fs.mkdir(process, node, name, (mode, umask)).await });
             }
             Operation::Symlink { name, target, reply } => {
                 self.run(reply, async move { fs.symlink(process, node, name, target).await });
@@ -147,14 +150,17 @@ impl Handler for FileSystem {
             Operation::Open { flags, reply } => {
                 self.run(reply, async move { fs.open(process, node, flags).await });
             }
-            Operation::Create { name, mode, flags, reply } => {
-                self.run(reply, async move { fs.create(process, node, name, mode, flags).await });
+            Operation::Create { name, mode, umask, flags, reply } => {
+                self.run(reply, async move { fs.create(process, node, name, (mode, umask), flags).await });
+            }
+            Operation::Tmpfile { mode, umask, flags, reply } => {
+                self.run(reply, async move { fs.tmpfile(process, node, (mode, umask), flags).await });
             }
             Operation::Read { handle, offset, len, reply } => {
                 self.run(reply, async move { fs.read(handle, offset, len).await });
             }
-            Operation::Write { handle, offset, data, flags, reply } => {
-                self.run(reply, async move { fs.write(node, handle, offset, data, flags).await });
+            Operation::Write { handle, offset, data, flags, kill_suid, reply } => {
+                self.run(reply, async move { fs.write(node, handle, offset, data, (flags, kill_suid)).await });
             }
             Operation::Flush { handle, reply } => {
                 self.run(reply, async move { fs.closed(node, handle).await });
@@ -259,6 +265,7 @@ impl State {
             self.inodes.cached(node, attr.version);
         }
         self.inodes.told(node, attr.version);
+        self.plain.told(node, attr);
     }
 }
 

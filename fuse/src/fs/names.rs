@@ -54,7 +54,7 @@ impl State {
         process: Process,
         parent: NodeId,
         name: Bytes,
-        mode: u32,
+        (mode, umask): (u32, u16),
         rdev: u32,
     ) -> Answer<Entry> {
         let place = self.place(parent)?;
@@ -67,15 +67,22 @@ impl State {
             libc::S_IFBLK => Kind::BlockDevice,
             _ => return Err(Errno(libc::EINVAL)),
         };
-        let (cred, name) = (self.cred(process), parse_name(name)?);
+        let (cred, name) = (Cred { umask, ..self.cred(process) }, parse_name(name)?);
         let attr = place.volume.mknod(&cred, place.ino, name, kind, permissions(mode), rdev).await?;
         self.inodes.entry_changed(parent, &attr, false);
         self.entry(&place.volume, attr, None).await
     }
 
-    pub(super) async fn mkdir(&self, process: Process, parent: NodeId, name: Bytes, mode: u32) -> Answer<Entry> {
+    pub(super) async fn mkdir(
+        &self,
+        process: Process,
+        parent: NodeId,
+        name: Bytes,
+        (mode, umask): (u32, u16),
+    ) -> Answer<Entry> {
         let place = self.place(parent)?;
-        let attr = place.volume.mkdir(&self.cred(process), place.ino, parse_name(name)?, permissions(mode)).await?;
+        let cred = Cred { umask, ..self.cred(process) };
+        let attr = place.volume.mkdir(&cred, place.ino, parse_name(name)?, permissions(mode)).await?;
         self.inodes.entry_changed(parent, &attr, false);
         self.entry(&place.volume, attr, None).await
     }
@@ -151,7 +158,7 @@ impl State {
     }
 }
 
-/// The permission bits of a mode; the umask was applied by the kernel.
+/// The permission bits of a mode; the umask goes to the servers beside it.
 pub(super) fn permissions(mode: u32) -> u16 {
     (mode & 0o7777) as u16
 }

@@ -1,14 +1,53 @@
 //! Extended attributes.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
-use weft_client::{XattrMode, XattrName};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use weft_client::{Attr, XattrMode, XattrName};
 
 use super::{Answer, State};
 use crate::request::{Errno, NodeId, Process, Xattr};
 
-/// Kept by no volume: rights are the mode bits, labels and capabilities of programs are not honoured on a mount.
-/// Answered here, since `ls` and every start of a program ask.
-const UNSUPPORTED: [&[u8]; 3] = [b"system.posix_acl_", b"security.selinux", b"security.capability"];
+/// Kept by no volume: labels and capabilities of programs are not honoured on a mount. Answered here, since `ls` and
+/// every start of a program ask.
+const UNSUPPORTED: [&[u8]; 2] = [b"security.selinux", b"security.capability"];
+/// What access lists show as.
+const ACL: &[u8] = b"system.posix_acl_";
+/// How long it is believed that an inode has no access list: as long as the kernel may believe its mode.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// Nodes remembered at the most; when there are more, all are forgotten.
+const REMEMBERED: usize = 65_536;
+
+/// Inodes that had no access list when the kernel was last told their attributes: `ls -l` asks for the list of each file
+/// right behind its attributes.
+#[derive(Default)]
+pub(super) struct PlainNodes(Mutex<BTreeMap<NodeId, Instant>>);
+
+impl PlainNodes {
+    /// The kernel is told these attributes.
+    pub(super) fn told(&self, node: NodeId, attr: &Attr) {
+        let mut plain = self.0.lock();
+        if attr.acl.is_some() || attr.default_acl.is_some() {
+            plain.remove(&node);
+            return;
+        }
+        if plain.len() >= REMEMBERED {
+            plain.clear();
+        }
+        plain.insert(node, Instant::now());
+    }
+
+    fn forget(&self, node: NodeId) {
+        self.0.lock().remove(&node);
+    }
+
+    fn knows(&self, node: NodeId) -> bool {
+        self.0.lock().get(&node).is_some_and(|told| told.elapsed() < BELIEVED)
+    }
+}
 
 impl State {
     pub(super) async fn set_xattr(
@@ -27,13 +66,18 @@ impl State {
             _ => return Err(Errno(libc::EINVAL)),
         };
         let name = parse(name)?;
-        place.volume.set_xattr(&self.cred(process), place.ino, name, value, mode).await?;
+        let result = place.volume.set_xattr(&self.cred(process), place.ino, name, value, mode).await;
+        self.plain.forget(node);
         self.inodes.changed(node);
+        result?;
         Ok(())
     }
 
     pub(super) async fn get_xattr(&self, process: Process, node: NodeId, name: Bytes, size: u32) -> Answer<Xattr> {
         let place = self.place(node)?;
+        if name.starts_with(ACL) && self.plain.knows(node) {
+            return Err(Errno(libc::ENODATA));
+        }
         let name = parse(name)?;
         let value = place.volume.get_xattr(&self.cred(process), place.ino, name).await?;
         sized(value, size)
@@ -90,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_no_volume_keeps_is_not_asked_for() {
-        for name in ["system.posix_acl_access", "security.selinux", "security.capability"] {
+        for name in ["security.selinux", "security.capability"] {
             assert_eq!(parse(Bytes::from_static(name.as_bytes())), Err(Errno(libc::EOPNOTSUPP)));
         }
         assert!(parse(Bytes::from_static(b"user.comment")).is_ok());

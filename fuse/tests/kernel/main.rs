@@ -4,6 +4,7 @@ mod coherence;
 mod files;
 mod model;
 mod names;
+mod posix;
 mod rights;
 mod site;
 

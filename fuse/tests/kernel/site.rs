@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -41,6 +42,9 @@ struct Shared {
     records: Mutex<BTreeMap<Bytes, Bytes>>,
     chunks: Mutex<BTreeMap<(u64, u64), Bytes>>,
     clients: Mutex<u64>,
+    /// Held while the site hangs.
+    hung: tokio::sync::RwLock<()>,
+    waiting: AtomicUsize,
 }
 
 #[derive(Clone)]
@@ -56,6 +60,8 @@ impl Site {
             records: Mutex::default(),
             chunks: Mutex::default(),
             clients: Mutex::new(1),
+            hung: tokio::sync::RwLock::default(),
+            waiting: AtomicUsize::new(0),
         });
         for volume in volumes() {
             let attach =
@@ -81,6 +87,16 @@ impl Site {
     pub(crate) async fn client(&self) -> Client {
         let parts = ClientParts::real();
         Client::connect(ConnectOptions::new([self.addr.clone()]), parts).await.expect("connect")
+    }
+
+    /// The site answers no change and no question about volumes until what this returns is dropped.
+    pub(crate) async fn hang(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.shared.hung.write().await
+    }
+
+    /// Changes and questions that wait for the site to wake.
+    pub(crate) fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// Chunks that are stored.
@@ -111,6 +127,12 @@ fn volumes() -> Vec<site::Volume> {
 }
 
 impl Shared {
+    async fn awake(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        drop(self.hung.read().await);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn apply(&self, caller: Option<Caller>, command: Command) -> Result<Outcome, Refusal> {
         let now = weft_client::parts::Clock::now(&weft_client::parts::SystemClock);
         let mut records = self.records.lock();
@@ -176,6 +198,7 @@ impl meta_server::Meta for Node {
     }
 
     async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyReply>, Status> {
+        self.0.awake().await;
         let parsed = convert::parse_apply(request.into_inner()).map_err(refuse)?;
         let command = Command::Op { volume: parsed.volume, op: parsed.op };
         let outcome = self.0.apply(Some(parsed.envelope.caller()), command).map_err(refuse)?;
@@ -183,6 +206,7 @@ impl meta_server::Meta for Node {
     }
 
     async fn query(&self, request: Request<pb::QueryRequest>) -> Result<Response<pb::QueryReply>, Status> {
+        self.0.awake().await;
         let parsed = convert::parse_query(request.into_inner()).map_err(refuse)?;
         let answer = self.0.query(parsed.volume, parsed.envelope.cred(), &parsed.query).map_err(refuse)?;
         Ok(Response::new(convert::query_reply(&answer)))

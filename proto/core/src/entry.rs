@@ -44,6 +44,8 @@ pub struct Cred {
     pub gids: Vec<u32>,
     /// The asking process, for logs.
     pub pid: u32,
+    /// Mode bits that what it makes does not get, where the directory has no default access list.
+    pub umask: u16,
     /// Whom the certificate names; 0 until certificates are in use.
     pub principal: PrincipalId,
     /// The tenant of the asking principal.

@@ -24,6 +24,8 @@ pub const MAX_XATTR_NAME: usize = 255;
 pub const MAX_XATTR_VALUE: usize = 65_536;
 /// Bytes of all names that listxattr returns for one inode (Linux): `ENOSPC` when a set would exceed it.
 pub const MAX_XATTR_LIST: usize = 65_536;
+/// Entries of one POSIX access list: a longer one is refused as invalid.
+pub const MAX_ACL: usize = 128;
 /// Extents in one commit. The client cuts longer lists into several commits.
 pub const MAX_COMMIT_EXTENTS: usize = 512;
 /// Records one command changes at the most. What would exceed it is cut in one record and finished in steps.

@@ -198,6 +198,8 @@ mod tests {
             generation: 0,
             version: 0,
             parent: Ino(1),
+            acl: None,
+            default_acl: None,
         }
     }
 

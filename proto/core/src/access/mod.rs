@@ -1,9 +1,13 @@
-//! Who may do what: one verdict, asked for every request. Mode bits as Linux reads them; expressions come later and
-//! will narrow what these allow.
+//! Who may do what: one verdict, asked for every request. Mode bits and POSIX access lists as Linux reads them;
+//! expressions come later and will narrow what these allow.
 //!
 //! The trust boundary: reading a file's map, committing data and truncating through an open file are not asked again
 //! here, since POSIX lets the check at open count and only the mount knows what is open. Whoever holds a session of a
 //! space is trusted that far, until capabilities name single files.
+
+mod acl;
+
+pub use acl::{Acl, Who};
 
 use crate::entry::Cred;
 use crate::namespace::inode::{Inode, Kind};
@@ -25,7 +29,7 @@ pub const STICKY: u16 = 0o1000;
 
 /// What a verdict looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Object {
+pub struct Object<'a> {
     /// What it is.
     pub kind: Kind,
     /// `0o7777`.
@@ -34,11 +38,14 @@ pub struct Object {
     pub uid: u32,
     /// Owning group.
     pub gid: u32,
+    /// The access list, where the mode does not say all.
+    pub acl: Option<&'a Acl>,
 }
 
-impl From<&Inode> for Object {
-    fn from(inode: &Inode) -> Object {
-        Object { kind: inode.kind, mode: inode.mode, uid: inode.uid, gid: inode.gid }
+impl<'a> From<&'a Inode> for Object<'a> {
+    fn from(inode: &'a Inode) -> Object<'a> {
+        let acl = inode.acl.as_ref();
+        Object { kind: inode.kind, mode: inode.mode, uid: inode.uid, gid: inode.gid, acl }
     }
 }
 
@@ -47,7 +54,7 @@ impl From<&Inode> for Object {
 pub enum Verdict {
     /// The superuser may.
     AllowedSuperuser,
-    /// Mode bits of this class (6 owner, 3 group, 0 others: how far they are shifted) allow it.
+    /// Mode bits of this class (6 owner, 3 group, 0 others: how far they are shifted), or an access list, allow it.
     Allowed {
         /// Which class.
         shift: u8,
@@ -69,7 +76,7 @@ impl Verdict {
 }
 
 /// Whether `cred` has all rights of `mask` ([`READ`], [`WRITE`], [`EXECUTE`]) on `object`.
-pub fn verdict(cred: &Cred, object: Object, mask: u8) -> Verdict {
+pub fn verdict(cred: &Cred, object: Object<'_>, mask: u8) -> Verdict {
     let shift = if cred.uid == object.uid {
         6
     } else if in_group(cred, object.gid) {
@@ -77,7 +84,10 @@ pub fn verdict(cred: &Cred, object: Object, mask: u8) -> Verdict {
     } else {
         0
     };
-    let missing = mask & !((object.mode >> shift) as u8 & 7);
+    let missing = match object.acl {
+        Some(acl) if shift != 6 => acl.missing(cred, object.gid, mask),
+        _ => mask & !((object.mode >> shift) as u8 & 7),
+    };
     // Nobody runs a file without a single execute bit, not even the superuser.
     let runnable = object.kind == Kind::Directory || mask & EXECUTE == 0 || object.mode & 0o111 != 0;
     if cred.uid == 0 && runnable {

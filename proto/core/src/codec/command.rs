@@ -85,7 +85,7 @@ impl Code for XattrName {
 
 code_struct!(Entry { time, caller, command });
 code_struct!(Caller { client, space, seq, acked_below, cred });
-code_struct!(Cred { uid, gid, gids, pid, principal, tenant });
+code_struct!(Cred { uid, gid, gids, pid, umask, principal, tenant });
 code_enum!(Command {
     1 => Site(command),
     2 => OpenSession { client, space },
@@ -129,6 +129,7 @@ code_enum!(Op {
     17 => RemoveJunction { parent, name },
     18 => Lease { dir, numbers },
     19 => Held { items, give_up },
+    90 => Tmpfile { parent, mode },
 });
 impl Code for Held {
     fn put(&self, out: &mut Writer) {

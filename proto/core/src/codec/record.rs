@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::wire::{code_enum, code_struct};
+use super::wire::{Code, CodecError, Reader, Writer, code_enum, code_struct};
+use crate::access::Acl;
 use crate::ids::{ClientId, Epoch, Ino, PgId, Seq, SlotId, SpaceId};
 use crate::namespace::inode::{Dirent, Inode};
 
@@ -97,5 +98,31 @@ code_struct!(Inode {
     version,
     parent,
     target,
+    acl,
+    default_acl,
 });
 code_enum!(Dirent { 1 => Inode { ino, kind }, 2 => Junction(slot) });
+
+/// As the extended attribute has it, with its entries in order.
+impl Code for Acl {
+    fn put(&self, out: &mut Writer) {
+        self.to_value().put(out);
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let value = Bytes::take(from)?;
+        // What is tolerated from programs, as entries in another order, is never written here.
+        Acl::parse(&value).filter(|acl| acl.to_value() == value).ok_or(CodecError::Invalid("access list"))
+    }
+
+    #[cfg(test)]
+    fn any(dice: &mut super::tests::Dice) -> Self {
+        let mut value = 2u32.to_le_bytes().to_vec();
+        for (tag, id) in [(1u16, u32::MAX), (2, 1000), (4, u32::MAX), (16, u32::MAX), (32, u32::MAX)] {
+            value.extend(tag.to_le_bytes());
+            value.extend((dice.below(8) as u16).to_le_bytes());
+            value.extend(id.to_le_bytes());
+        }
+        Acl::parse(&value).expect("a good list")
+    }
+}

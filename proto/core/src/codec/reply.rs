@@ -65,6 +65,8 @@ code_struct!(Attr {
     generation,
     version,
     parent,
+    acl,
+    default_acl,
 });
 
 code_enum!(Refusal {

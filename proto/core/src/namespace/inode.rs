@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::access::Acl;
 use crate::ids::{ChunkId, Ino, PgId, SlotId, SpaceId, VolumeId};
 use crate::time::Timestamp;
 
@@ -65,6 +66,10 @@ pub struct Inode {
     pub parent: Ino,
     /// A symlink's target; empty otherwise.
     pub target: Bytes,
+    /// The access list, where the mode does not say all.
+    pub acl: Option<Acl>,
+    /// A directory's default list.
+    pub default_acl: Option<Acl>,
 }
 
 /// What a name in a directory stands for.
@@ -158,4 +163,8 @@ pub struct Attr {
     pub version: u64,
     /// As in [`Inode::parent`].
     pub parent: Ino,
+    /// As in [`Inode::acl`].
+    pub acl: Option<Acl>,
+    /// As in [`Inode::default_acl`].
+    pub default_acl: Option<Acl>,
 }

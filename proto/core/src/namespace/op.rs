@@ -15,6 +15,8 @@ pub enum Op {
     Mkdir { parent: Ino, name: Name, mode: u16 },
     /// Makes a regular file. Without `exclusive` an existing regular file is the outcome, `fresh: false`. `Created`.
     Create { parent: Ino, name: Name, mode: u16, exclusive: bool },
+    /// Makes a regular file without a name, owned as one in `parent` would be. `Created`.
+    Tmpfile { parent: Ino, mode: u16 },
     /// Makes a file of any kind but directory and symlink. `Created`.
     Mknod { parent: Ino, name: Name, kind: Kind, mode: u16, rdev: u32 },
     /// Makes a symbolic link. `Created`.

@@ -112,5 +112,7 @@ pub(crate) fn attr(volume: VolumeId, ino: Ino, inode: &Inode) -> Attr {
         generation: inode.generation,
         version: inode.version,
         parent: inode.parent,
+        acl: inode.acl.clone(),
+        default_acl: inode.default_acl.clone(),
     }
 }

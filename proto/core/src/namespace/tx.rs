@@ -135,7 +135,12 @@ impl Tx<'_> {
         self.head.inodes += 1;
         let inherits = dir.mode & SGID != 0;
         let gid = if inherits { dir.gid } else { self.cred.gid };
-        let mut mode = mode & 0o7777;
+        // A symlink has no rights of its own.
+        let (mut mode, acl) = match &dir.default_acl {
+            _ if kind == Kind::Symlink => (mode & 0o7777, None),
+            Some(default) => default.inherited(mode & 0o7777),
+            None => (mode & 0o7777 & !self.cred.umask, None),
+        };
         if inherits && kind == Kind::Directory {
             mode |= SGID;
         } else if inherits
@@ -152,6 +157,8 @@ impl Tx<'_> {
             gid,
             nlink: if directory { 2 } else { 1 },
             parent: if directory { parent } else { Ino(0) },
+            acl,
+            default_acl: dir.default_acl.clone().filter(|_| directory),
             ..blank(kind, self.now)
         };
         Ok((ino, inode))
@@ -191,10 +198,21 @@ impl Tx<'_> {
         inode.nlink = if inode.kind == Kind::Directory { 0 } else { inode.nlink - 1 };
         inode.ctime = self.now;
         if inode.nlink == 0 {
-            self.out.put(keys::orphan(self.volume, ino), codec::encode(&true));
+            self.put_orphan(ino, true);
         }
         self.put_inode(ino, &inode);
         self.attr(ino, &inode)
+    }
+
+    /// An inode without a name: it had one (`named`), or may be given its first yet.
+    pub(crate) fn put_orphan(&mut self, ino: Ino, named: bool) {
+        self.out.put(keys::orphan(self.volume, ino), codec::encode(&named));
+    }
+
+    /// Whether a nameless inode never had a name, nor lost any of its bytes.
+    pub(crate) fn never_named(&self, ino: Ino) -> Result<bool, Fail> {
+        let named: Option<bool> = records::get(&self.out, &keys::orphan(self.volume, ino))?;
+        Ok(named == Some(false))
     }
 
     /// Whether `ancestor` is `dir` or above it.
@@ -253,6 +271,8 @@ pub(crate) fn blank(kind: Kind, now: Timestamp) -> Inode {
         version: 1,
         parent: Ino(0),
         target: bytes::Bytes::new(),
+        acl: None,
+        default_acl: None,
     }
 }
 

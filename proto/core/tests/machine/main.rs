@@ -1,5 +1,6 @@
 //! The machine of a group: sessions, bounds, steps, spaces.
 
+mod acl;
 mod bounds;
 mod compact;
 mod garbage;

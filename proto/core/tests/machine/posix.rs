@@ -2,6 +2,7 @@
 
 use weft_core::entry::{Caller, Cred};
 use weft_core::ids::Ino;
+use weft_core::limits::MAX_LINKS;
 use weft_core::namespace::inode::{Attr, Kind};
 use weft_core::namespace::op::{Op, RenameMode, SetAttr, SetTime};
 use weft_core::namespace::outcome::Outcome;
@@ -207,4 +208,18 @@ fn space_reserved_behind_the_end_reads_as_nothing_and_goes_with_a_truncation() {
     assert!(group.ask(truncate).is_ok());
     assert_eq!((group.attr(file).size, group.attr(file).allocated), (100, 100));
     group.check();
+}
+
+#[test]
+fn a_file_has_as_many_names_as_the_limit_allows() {
+    let mut group = Group::new();
+    let ino = group.create("file").ino;
+    let link = |n: u32| Op::Link { ino, parent: Ino::ROOT, name: name(&format!("link{n}")) };
+    for n in 1..MAX_LINKS {
+        assert!(group.ask(link(n)).is_ok());
+    }
+    assert_eq!(group.attr(ino).nlink, 65_000);
+    assert_eq!(group.ask(link(0)).map_err(|refusal| refusal.errno()), Err(errno::EMLINK));
+    assert!(group.ask(Op::Unlink { parent: Ino::ROOT, name: name("link1") }).is_ok());
+    assert!(group.ask(link(0)).is_ok());
 }

@@ -165,6 +165,8 @@ impl Tree {
             generation: 0,
             version: 0,
             parent: Ino(if directory { node.parent } else { 0 }),
+            acl: None,
+            default_acl: None,
         }
     }
 

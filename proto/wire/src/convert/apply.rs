@@ -111,6 +111,7 @@ fn wire_op(op: &Op) -> WireOp {
         Op::Mkdir { parent, name, mode } => {
             WireOp::Mkdir(pb::Mkdir { parent: parent.0, name: name.to_bytes(), mode: (*mode).into() })
         }
+        Op::Tmpfile { parent, mode } => WireOp::Tmpfile(pb::Tmpfile { parent: parent.0, mode: u32::from(*mode) }),
         Op::Create { parent, name, mode, exclusive } => WireOp::Create(pb::Create {
             parent: parent.0,
             name: name.to_bytes(),
@@ -191,6 +192,9 @@ fn parse_op(wire: WireOp) -> Result<Op, Refusal> {
     Ok(match wire {
         WireOp::Mkdir(pb::Mkdir { parent, name, mode }) => {
             Op::Mkdir { parent: parse_ino(parent)?, name: Name::parse(name)?, mode: parse_mode(mode)? }
+        }
+        WireOp::Tmpfile(pb::Tmpfile { parent, mode }) => {
+            Op::Tmpfile { parent: parse_ino(parent)?, mode: parse_mode(mode)? }
         }
         WireOp::Create(pb::Create { parent, name, mode, exclusive }) => {
             Op::Create { parent: parse_ino(parent)?, name: Name::parse(name)?, mode: parse_mode(mode)?, exclusive }

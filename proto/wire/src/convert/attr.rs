@@ -1,5 +1,6 @@
 //! Attributes, kinds, modes and times.
 
+use weft_core::access::Acl;
 use weft_core::ids::{SlotId, SpaceId, VolumeId};
 use weft_core::namespace::inode::{Attr, Kind, SlotRef};
 use weft_core::namespace::op::{SetAttr, SetTime};
@@ -30,6 +31,8 @@ pub fn attr(attr: &Attr) -> pb::Attr {
         generation: attr.generation,
         version: attr.version,
         parent: attr.parent.0,
+        acl: attr.acl.as_ref().map(Acl::to_value),
+        default_acl: attr.default_acl.as_ref().map(Acl::to_value),
     }
 }
 
@@ -57,7 +60,13 @@ pub fn parse_attr(wire: Option<pb::Attr>) -> Result<Attr, Refusal> {
         generation: wire.generation,
         version: wire.version,
         parent: parse_ino(wire.parent)?,
+        acl: wire.acl.map(parse_acl).transpose()?,
+        default_acl: wire.default_acl.map(parse_acl).transpose()?,
     })
+}
+
+fn parse_acl(wire: bytes::Bytes) -> Result<Acl, Refusal> {
+    Acl::parse(&wire).ok_or_else(|| invalid("not an access list"))
 }
 
 /// A time as it is sent.

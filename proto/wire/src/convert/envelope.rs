@@ -67,6 +67,7 @@ impl Envelope {
             gids: self.cred.gids,
             pid: self.cred.pid,
             tenant: self.cred.tenant.0,
+            umask: self.cred.umask.into(),
             qos: self.qos,
             map_version: self.map_version,
         }
@@ -111,6 +112,10 @@ pub fn parse_envelope(wire: Option<pb::Envelope>) -> Result<Envelope, Refusal> {
             gid: wire.gid,
             gids: wire.gids,
             pid: wire.pid,
+            umask: u16::try_from(wire.umask)
+                .ok()
+                .filter(|mask| *mask <= 0o777)
+                .ok_or_else(|| invalid(format!("umask {:o} has other bits than permissions", wire.umask)))?,
             principal: PrincipalId(wire.principal),
             tenant: TenantId(wire.tenant),
         },
@@ -136,6 +141,7 @@ mod tests {
                 gid: 100,
                 gids: vec![4, 24, 27],
                 pid: 4711,
+                umask: 0o027,
                 principal: PrincipalId(5),
                 tenant: TenantId(6),
             },

@@ -137,6 +137,7 @@ fn op() -> impl Strategy<Value = Op> {
     let xattr_mode = prop_oneof![Just(XattrMode::Set), Just(XattrMode::Create), Just(XattrMode::Replace)];
     prop_oneof![
         (ino(), name(), mode()).prop_map(|(parent, name, mode)| Op::Mkdir { parent, name, mode }),
+        (ino(), mode()).prop_map(|(parent, mode)| Op::Tmpfile { parent, mode }),
         (ino(), name(), mode(), any::<bool>()).prop_map(|(parent, name, mode, exclusive)| Op::Create {
             parent,
             name,
@@ -353,6 +354,8 @@ fn attr_value() -> impl Strategy<Value = Attr> {
             generation,
             version,
             parent,
+            acl: None,
+            default_acl: None,
         },
     )
 }

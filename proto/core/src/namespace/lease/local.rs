@@ -165,6 +165,7 @@ impl Local {
         let touched: Vec<Ino> = match op {
             Op::Mkdir { parent, .. }
             | Op::Create { parent, .. }
+            | Op::Tmpfile { parent, .. }
             | Op::Mknod { parent, .. }
             | Op::Symlink { parent, .. }
             | Op::Unlink { parent, .. }
@@ -412,5 +413,7 @@ fn from_attr(attr: &Attr, xattr_list: u32) -> Inode {
         version: attr.version,
         parent: attr.parent,
         target: Bytes::new(),
+        acl: attr.acl.clone(),
+        default_acl: attr.default_acl.clone(),
     }
 }

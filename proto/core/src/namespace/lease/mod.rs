@@ -75,6 +75,7 @@ pub fn may_hold(op: &Op) -> bool {
         | Op::SetXattr { .. }
         | Op::RemoveXattr { .. } => true,
         Op::Allocate { .. }
+        | Op::Tmpfile { .. }
         | Op::CopyRange { .. }
         | Op::MakeJunction { .. }
         | Op::RemoveJunction { .. }

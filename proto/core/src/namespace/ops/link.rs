@@ -1,6 +1,7 @@
 //! Makes another name of a file.
 
 use crate::ids::Ino;
+use crate::keys;
 use crate::limits::MAX_LINKS;
 use crate::name::Name;
 use crate::namespace::fail::Fail;
@@ -15,9 +16,12 @@ pub(super) fn link(tx: &mut Tx<'_>, ino: Ino, parent: Ino, name: &Name) -> Resul
     if inode.kind == Kind::Directory {
         return Err(Refusal::NotPermitted.into());
     }
-    // A file without a name is on its way out: a new name could come after its bytes went.
-    if inode.nlink == 0 {
+    // A file that lost its name is on its way out: a new one could come after its bytes went.
+    if inode.nlink == 0 && !tx.never_named(ino)? {
         return Err(Refusal::NoEntry.into());
+    }
+    if inode.nlink == 0 {
+        tx.out.remove(keys::orphan(tx.volume, ino));
     }
     if inode.nlink >= MAX_LINKS {
         return Err(Refusal::TooManyLinks { ino }.into());

@@ -1,5 +1,6 @@
 //! The operations of clients, one file each, and the door to them.
 
+pub(crate) mod acl;
 mod allocate;
 mod commit;
 mod copy_range;
@@ -13,6 +14,7 @@ mod rename;
 mod rmdir;
 mod setattr;
 mod symlink;
+mod tmpfile;
 mod truncate;
 mod unlink;
 pub(crate) mod xattr;
@@ -27,6 +29,7 @@ pub(crate) fn run(tx: &mut Tx<'_>, op: &Op) -> Result<Outcome, Fail> {
     match op {
         Op::Mkdir { parent, name, mode } => mkdir::mkdir(tx, *parent, name, *mode),
         Op::Create { parent, name, mode, exclusive } => create::create(tx, *parent, name, *mode, *exclusive),
+        Op::Tmpfile { parent, mode } => tmpfile::tmpfile(tx, *parent, *mode),
         Op::Mknod { parent, name, kind, mode, rdev } => mknod::mknod(tx, *parent, name, *kind, *mode, *rdev),
         Op::Symlink { parent, name, target } => symlink::symlink(tx, *parent, name, target),
         Op::Link { ino, parent, name } => link::link(tx, *ino, *parent, name),

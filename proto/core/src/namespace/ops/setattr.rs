@@ -45,6 +45,7 @@ pub(super) fn change(
     inode.gid = gid;
     if let Some(mode) = set.mode {
         inode.mode = mode & 0o7777 & if grouped { !0 } else { !SGID };
+        inode.acl = inode.acl.take().map(|acl| acl.with_mode(mode));
     }
     let time = |set: Option<SetTime>, old: Timestamp| match set {
         None => old,

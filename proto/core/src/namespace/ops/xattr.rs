@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::acl;
 use crate::access::{self, READ, STICKY, WRITE};
 use crate::codec;
 use crate::entry::Cred;
@@ -24,6 +25,9 @@ pub(super) fn set(
     value: &Bytes,
     mode: XattrMode,
 ) -> Result<Outcome, Fail> {
+    if let Some(list) = acl::which(name) {
+        return acl::set(tx, ino, list, value, mode);
+    }
     let mut inode = tx.inode(ino)?;
     may_write(tx.cred, &inode, name)?;
     if value.len() > MAX_XATTR_VALUE {
@@ -48,6 +52,9 @@ pub(super) fn set(
 }
 
 pub(super) fn remove(tx: &mut Tx<'_>, ino: Ino, name: &XattrName) -> Result<Outcome, Fail> {
+    if let Some(list) = acl::which(name) {
+        return acl::remove(tx, ino, list);
+    }
     let mut inode = tx.inode(ino)?;
     may_write(tx.cred, &inode, name)?;
     if records::xattr(&tx.out, tx.volume, ino, name)?.is_none() {

@@ -14,7 +14,7 @@ use crate::name::{Name, XattrName};
 use crate::namespace::fail::Fail;
 use crate::namespace::inode::{Dirent, Inode, Kind};
 use crate::namespace::lease;
-use crate::namespace::ops::xattr;
+use crate::namespace::ops::{acl, xattr};
 use crate::namespace::records::{self, attr};
 use crate::refusal::Refusal;
 use crate::span::Span;
@@ -174,6 +174,9 @@ impl Ask<'_> {
 
     fn get_xattr(&self, ino: Ino, name: &XattrName) -> Result<Answer, Fail> {
         let inode = self.inode(ino)?;
+        if let Some(list) = acl::which(name) {
+            return acl::value(&inode, list).map(Answer::Bytes).ok_or_else(|| Refusal::NoXattr.into());
+        }
         xattr::may_read(self.cred, &inode, name)?;
         // Most inodes have none, and the kernel asks for `security.capability` all the time.
         if inode.xattr_list == 0 {
@@ -185,7 +188,7 @@ impl Ask<'_> {
 
     fn list_xattr(&self, ino: Ino) -> Result<Answer, Fail> {
         let inode = self.inode(ino)?;
-        let mut names = Vec::new();
+        let mut names = acl::names(&inode);
         if inode.xattr_list > 0 {
             records::scan(self.view, keys::xattrs(self.volume, ino), |key, _| {
                 let (_, rest) = keys::ino_and_rest(key).map_err(|err| records::damaged(key, &err))?;

@@ -52,6 +52,8 @@ fn reap_one(tx: &mut Tx<'_>, ino: Ino, room: &mut usize) -> Result<bool, Fail> {
     }
     if more || more_xattrs {
         tx.put_inode(ino, &inode);
+        // Parts of it are gone: no name may lead to the rest.
+        tx.put_orphan(ino, true);
         return Ok(true);
     }
     tx.out.remove(keys::inode(tx.volume, ino));
