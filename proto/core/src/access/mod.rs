@@ -5,6 +5,9 @@
 //! here, since POSIX lets the check at open count and only the mount knows what is open. Whoever holds a session of a
 //! space is trusted that far, until capabilities name single files.
 
+pub mod door;
+pub mod principal;
+
 use crate::entry::Cred;
 use crate::namespace::inode::{Inode, Kind};
 use crate::refusal::Refusal;

@@ -116,4 +116,5 @@ code_enum!(Refusal {
     46 => DiskFailed { why },
     47 => Leased { volume, dir },
     48 => NoLease { dir },
+    80 => NotTrusted { why },
 });
