@@ -334,6 +334,7 @@ fn report(wire: pb::NodeStatusReply) -> NodeReport {
         lease_left_ms: wire.lease_left_ms,
         map_version: wire.map_version,
         uptime_ms: wire.uptime_ms,
+        certificate_until: wire.certificate_until,
         chunk_health: wire.chunk_health.map(chunk_health).unwrap_or_default(),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use weft_core::entry::Command;
@@ -16,12 +17,14 @@ use weft_core::refusal::Refusal;
 use weft_proto::convert::{self, Envelope};
 use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb::meta_server::{Meta, MetaServer};
+use weft_proto::trust::Who;
 use weft_proto::{pb, status};
 
 use super::group::Group;
 use super::groups::Groups;
 use super::leases::{LISTEN, Wanted};
 use super::orphans;
+use crate::trust::gate;
 
 /// How long a request is worked on where its caller does not say, and at the most.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -51,9 +54,10 @@ impl MetaService {
         self.groups.group(id).ok_or_else(|| Refusal::NotServed { what: format!("group {id}") })
     }
 
-    async fn change(&self, wire: pb::ApplyRequest) -> Result<pb::ApplyReply, Refusal> {
-        let parsed = convert::parse_apply(wire)?;
+    async fn change(&self, who: Who, wire: pb::ApplyRequest) -> Result<pb::ApplyReply, Refusal> {
+        let mut parsed = convert::parse_apply(wire)?;
         in_session(&parsed.envelope)?;
+        admit_held(&who, &mut parsed.op)?;
         if parsed.envelope.seq.0 == 0 {
             return Err(Refusal::Invalid { why: "a change needs a sequence number".into() });
         }
@@ -142,7 +146,7 @@ impl MetaService {
         group.propose_within(None, command, limit(&envelope)).await?;
         group.sessions().lock().seen((envelope.client, envelope.space), Instant::now());
         let keepalive_ms = u32::try_from(self.groups.settings().keepalive_ms).unwrap_or(u32::MAX);
-        Ok(pb::OpenSessionReply { keepalive_ms })
+        Ok(pb::OpenSessionReply { keepalive_ms, capability: Bytes::new() })
     }
 
     async fn end(&self, wire: pb::EndSessionRequest) -> Result<pb::EndSessionReply, Refusal> {
@@ -163,8 +167,30 @@ impl MetaService {
         let not_open: Vec<_> = wire.not_open.iter().map(|at| (VolumeId(at.volume), Ino(at.ino))).collect();
         let asked = group.sessions().lock().keep_alive(key, Instant::now(), &not_open);
         let asked = asked.into_iter().map(|(volume, ino)| pb::InodeRef { volume: volume.0, ino: ino.0 }).collect();
-        Ok(pb::KeepAliveReply { asked })
+        Ok(pb::KeepAliveReply { asked, capability: Bytes::new() })
     }
+}
+
+/// Does what a request asks, on the credentials that its sender may have.
+async fn admitted<Q, A, F: Future<Output = Result<A, Refusal>>>(
+    request: Request<Q>,
+    envelope: impl Fn(&mut Q) -> &mut Option<pb::Envelope>,
+    work: impl FnOnce(Who, Q) -> F,
+) -> Result<A, Refusal> {
+    let who = gate::who(&request);
+    let mut wire = request.into_inner();
+    gate::admit(&who, envelope(&mut wire))?;
+    work(who, wire).await
+}
+
+/// Held-back changes carry credentials of their own.
+fn admit_held(who: &Who, op: &mut Op) -> Result<(), Refusal> {
+    if let (Some(user), Op::Held { items, .. }) = (who.user(), op) {
+        for item in items {
+            item.cred = user.principal.speak(&item.cred)?;
+        }
+    }
+    Ok(())
 }
 
 fn in_session(envelope: &Envelope) -> Result<(), Refusal> {
@@ -199,33 +225,33 @@ fn answer<T>(result: Result<T, Refusal>) -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl Meta for MetaService {
     async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyReply>, Status> {
-        answer(self.change(request.into_inner()).await)
+        answer(admitted(request, |wire| &mut wire.envelope, |who, wire| self.change(who, wire)).await)
     }
 
     async fn query(&self, request: Request<pb::QueryRequest>) -> Result<Response<pb::QueryReply>, Status> {
-        answer(self.ask(request.into_inner()).await)
+        answer(admitted(request, |wire| &mut wire.envelope, |_, wire| self.ask(wire)).await)
     }
 
     async fn open_session(
         &self,
         request: Request<pb::OpenSessionRequest>,
     ) -> Result<Response<pb::OpenSessionReply>, Status> {
-        answer(self.open(request.into_inner()).await)
+        answer(admitted(request, |wire| &mut wire.envelope, |_, wire| self.open(wire)).await)
     }
 
     async fn end_session(
         &self,
         request: Request<pb::EndSessionRequest>,
     ) -> Result<Response<pb::EndSessionReply>, Status> {
-        answer(self.end(request.into_inner()).await)
+        answer(admitted(request, |wire| &mut wire.envelope, |_, wire| self.end(wire)).await)
     }
 
     async fn keep_alive(&self, request: Request<pb::KeepAliveRequest>) -> Result<Response<pb::KeepAliveReply>, Status> {
-        answer(self.live(request.into_inner()).await)
+        answer(admitted(request, |wire| &mut wire.envelope, |_, wire| self.live(wire)).await)
     }
 
     async fn recalls(&self, request: Request<pb::RecallsRequest>) -> Result<Response<pb::RecallsReply>, Status> {
-        answer(self.listen(request.into_inner()).await)
+        answer(admitted(request, |wire| &mut wire.envelope, |_, wire| self.listen(wire)).await)
     }
 
     async fn garbage(&self, request: Request<pb::GarbageRequest>) -> Result<Response<pb::GarbageReply>, Status> {

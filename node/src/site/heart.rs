@@ -130,6 +130,7 @@ impl Standing {
             map_version: levels.map_version,
             uptime_ms: self.metrics.uptime().as_millis() as u64,
             chunk_health: self.chunk.as_ref().map(|chunk| wire_health(&chunk.health())),
+            certificate_until: 0,
         }
     }
 
@@ -232,6 +233,7 @@ pub async fn run(service: SiteService, every: Duration, mut stop: watch::Receive
     let standing = service.standing.clone();
     let mut remembered = (0, Instant::now() - REMEMBER);
     let mut unwelcome = None;
+    let mut renewal = None;
     loop {
         let sent = Instant::now();
         match tokio::time::timeout(BEAT, beat(&service, sent)).await {
@@ -246,6 +248,7 @@ pub async fn run(service: SiteService, every: Duration, mut stop: watch::Receive
             Ok(Err(refusal)) => tracing::debug!(%refusal, "heartbeat"),
             Err(_) => tracing::debug!("heartbeat: no answer in time"),
         }
+        crate::trust::renew::look(&service, &mut renewal).await;
         if remembered.1.elapsed() >= REMEMBER {
             remember(&standing, &mut remembered).await;
         }
@@ -287,6 +290,7 @@ async fn beat(service: &SiteService, sent: Instant) -> Result<(), Refusal> {
         zone: standing.labels.zone.clone(),
         have_map: map.version,
         adopted_map: map.version,
+        have_trust: service.keeper.as_ref().map_or(0, |keeper| keeper.news().version),
         attached: standing.attached.lock().iter().map(|volume| volume.0).collect(),
         dropped: standing.dropped.lock().iter().map(|volume| volume.0).collect(),
         ..pb::HeartbeatRequest::default()
@@ -311,6 +315,13 @@ async fn beat(service: &SiteService, sent: Instant) -> Result<(), Refusal> {
         let newest = codec::decode_sitemap(&reply.map)
             .map_err(|error| Refusal::Invalid { why: format!("site map from the leader: {error}") })?;
         standing.map.offer(newest);
+    }
+    if let (Some(keeper), false) = (&service.keeper, reply.trust.is_empty()) {
+        let news = codec::decode_trust(&reply.trust)
+            .map_err(|error| Refusal::Invalid { why: format!("what the leader says of trust: {error}") })?;
+        if let Err(error) = keeper.hear(news).await {
+            tracing::error!(%error, "take up whom to trust");
+        }
     }
     if reply.lease_ms > 0 {
         let until = sent + Duration::from_millis(u64::from(reply.lease_ms));

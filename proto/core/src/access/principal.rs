@@ -178,7 +178,11 @@ mod tests {
     fn a_credential_speaks_for_the_ids_it_lists_and_for_nobody_else() {
         let cred = anna().speak(&said(2005, 100, &[27, 100])).unwrap();
         assert_eq!((cred.uid, cred.gid, &cred.gids[..], cred.pid), (2005, 100, &[100][..], 7));
-        assert_eq!((cred.principal, cred.tenant), (PrincipalId(5), TenantId(2)), "who it is is not the client's to say");
+        assert_eq!(
+            (cred.principal, cred.tenant),
+            (PrincipalId(5), TenantId(2)),
+            "who it is is not the client's to say"
+        );
         assert_eq!(anna().speak(&said(1000, 27, &[27])).unwrap().gid, NOBODY);
         assert_eq!(anna().speak(&said(1001, 100, &[])), Err(Refusal::Denied));
     }

@@ -2,14 +2,16 @@
 
 use super::wire::{code_enum, code_new, code_struct};
 use crate::access::principal::{IdRanges, Principal};
-use crate::site::trust::{Authority, ChunkKey, Secret, Token, TrustCommand, TrustNews, TrustOutcome, TrustRecord, User};
+use crate::site::trust::{
+    Authority, ChunkKey, Secret, Token, TrustCommand, TrustNews, TrustOutcome, TrustRecord, User,
+};
 
 code_new!(Secret, IdRanges);
 code_struct!(Principal { id, name, tenant, groups, roles, uids, gids });
-code_struct!(Authority { certificate, key });
+code_struct!(Authority { number, certificate, cross, key });
 code_struct!(ChunkKey { version, secret, made });
 code_struct!(TrustRecord { version, authorities, revoked, keys, next_user });
-code_struct!(TrustNews { version, authorities, revoked, keys });
+code_struct!(TrustNews { version, authorities, crosses, revoked, keys });
 code_struct!(User { principal, until, revoked });
 code_struct!(Token { id, hash, until, used });
 code_enum!(TrustCommand {
@@ -21,5 +23,6 @@ code_enum!(TrustCommand {
     6 => AddKey { secret },
     7 => AddAuthority(authority),
     8 => DropAuthorities,
+    9 => RenewUser { name, until },
 });
 code_enum!(TrustOutcome { 1 => Done, 2 => User(user) });

@@ -43,8 +43,13 @@ impl fmt::Debug for Secret {
 /// One authority: its certificate, and the key with which it signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority {
-    /// DER.
+    /// From 1; tells the authorities of a site apart.
+    pub number: u32,
+    /// DER, signed by itself.
     pub certificate: Bytes,
+    /// The same key, certified by the authority before it: so those who believe only that one believe this one too.
+    /// Empty for the first.
+    pub cross: Bytes,
     /// PKCS#8.
     pub key: Secret,
 }
@@ -82,6 +87,8 @@ pub struct TrustNews {
     pub version: u64,
     /// Certificates of the authorities, DER.
     pub authorities: Vec<Bytes>,
+    /// What leads from a former authority to a later one, DER.
+    pub crosses: Vec<Bytes>,
     /// Users that are refused.
     pub revoked: Vec<PrincipalId>,
     /// Keys of capabilities.
@@ -132,6 +139,13 @@ pub enum TrustCommand {
         /// Who; the number does not matter.
         principal: Principal,
         /// Until when the credential is good.
+        until: i64,
+    },
+    /// The same user gets another credential. `User`.
+    RenewUser {
+        /// Who.
+        name: String,
+        /// Until when it is good.
         until: i64,
     },
     /// A user is refused from now on. `User`.
@@ -200,6 +214,7 @@ impl TrustRecord {
         TrustNews {
             version: self.version,
             authorities: self.authorities.iter().map(|authority| authority.certificate.clone()).collect(),
+            crosses: self.authorities.iter().skip(1).map(|authority| authority.cross.clone()).collect(),
             revoked: self.revoked.clone(),
             keys: self.keys.clone(),
         }
@@ -220,6 +235,7 @@ pub(super) fn apply(out: &mut Overlay<'_>, now: Timestamp, command: &TrustComman
     let outcome = match command {
         TrustCommand::Found { .. } => return Err(invalid("the site has an authority").into()),
         TrustCommand::AddUser { principal, until } => add_user(out, &mut record, principal, *until)?,
+        TrustCommand::RenewUser { name, until } => renew_user(out, name, *until)?,
         TrustCommand::RevokeUser { name } => revoke_user(out, &mut record, name)?,
         TrustCommand::AddToken(token) => add_token(out, now, token)?,
         TrustCommand::UseToken { id, hash, incarnation } => use_token(out, now, *id, hash, *incarnation)?,
@@ -291,7 +307,9 @@ fn add_user(
     principal.check()?;
     let live: Vec<User> = users(out)?.into_iter().filter(|user| !user.revoked).collect();
     if live.iter().any(|user| user.principal.name == principal.name) {
-        return Err(invalid(&format!("there is a user {}: revoke it first, or choose another name", principal.name)).into());
+        return Err(
+            invalid(&format!("there is a user {}: revoke it first, or choose another name", principal.name)).into()
+        );
     }
     if live.len() >= MAX_USERS {
         return Err(Refusal::NoSpace { why: format!("{MAX_USERS} users are enough: revoke some") }.into());
@@ -300,6 +318,14 @@ fn add_user(
     record.next_user += 1;
     let user = User { principal: Principal { id, ..principal.clone() }, until, revoked: false };
     out.put(keys::site_user(id), codec::encode(&user));
+    Ok(TrustOutcome::User(user))
+}
+
+fn renew_user(out: &mut Overlay<'_>, name: &str, until: i64) -> Result<TrustOutcome, Fail> {
+    let live = users(out)?.into_iter().find(|user| user.principal.name == name && !user.revoked);
+    let Some(user) = live else { return Err(invalid(&format!("there is no user {name}")).into()) };
+    let user = User { until, ..user };
+    out.put(keys::site_user(user.principal.id), codec::encode(&user));
     Ok(TrustOutcome::User(user))
 }
 
@@ -329,7 +355,10 @@ fn add_token(out: &mut Overlay<'_>, now: Timestamp, token: &Token) -> Result<Tru
         return Ok(TrustOutcome::Done);
     }
     if good.len() >= MAX_TOKENS {
-        return Err(Refusal::NoSpace { why: format!("{MAX_TOKENS} join tokens are good at a time: wait for some to expire") }.into());
+        return Err(Refusal::NoSpace {
+            why: format!("{MAX_TOKENS} join tokens are good at a time: wait for some to expire"),
+        }
+        .into());
     }
     out.put(keys::site_token(token.id), codec::encode(token));
     Ok(TrustOutcome::Done)
@@ -345,7 +374,9 @@ fn use_token(
     let no = |why: &str| Err(Refusal::NotTrusted { why: why.into() }.into());
     let token: Option<Token> = get(out, &keys::site_token(id))?;
     // A wrong secret learns nothing about the token.
-    let Some(token) = token.filter(|token| token.hash == *hash) else { return no("the join token is not of this site") };
+    let Some(token) = token.filter(|token| token.hash == *hash) else {
+        return no("the join token is not of this site");
+    };
     if token.until <= now.secs {
         return no("the join token has expired: ask for another one (weft cluster token)");
     }

@@ -47,7 +47,8 @@ impl Records {
 }
 
 fn authority(name: &str) -> Authority {
-    Authority { certificate: name.to_string().into(), key: Secret(format!("key of {name}").into()) }
+    let key = Secret(format!("key of {name}").into());
+    Authority { number: 1, certificate: name.to_string().into(), cross: format!("cross to {name}").into(), key }
 }
 
 fn found_by(name: &str) -> TrustCommand {
@@ -82,14 +83,17 @@ fn a_name_belongs_to_one_user_and_a_number_to_one_for_ever() {
     records.apply(100, revoke()).unwrap();
     assert_eq!(records.record().revoked, [PrincipalId(2), PrincipalId(3)]);
     assert!(records.apply(100, TrustCommand::RevokeUser { name: "bert".into() }).is_err());
+    let renew = |name: &str| TrustCommand::RenewUser { name: name.into(), until: 700 };
+    assert!(records.apply(100, renew("anna")).is_err(), "it was revoked");
+    let bert = records.add("bert").unwrap();
+    records.apply(100, renew("bert")).unwrap();
+    assert!(users(&records.0).unwrap().contains(&User { until: 700, ..bert }));
 }
 
 #[test]
 fn a_token_lets_one_folder_in_until_it_expires() {
     let mut records = Records::founded();
-    let token = |id, until| {
-        TrustCommand::AddToken(Token { id, hash: Bytes::from_static(b"hash"), until, used: None })
-    };
+    let token = |id, until| TrustCommand::AddToken(Token { id, hash: Bytes::from_static(b"hash"), until, used: None });
     let join = |id, hash: &'static [u8], folder| TrustCommand::UseToken {
         id,
         hash: Bytes::from_static(hash),
@@ -122,6 +126,7 @@ fn two_keys_and_all_authorities_are_good_until_they_are_dropped() {
     assert!(records.apply(100, TrustCommand::AddKey { secret: Secret(vec![1; 31].into()) }).is_err());
     records.apply(100, TrustCommand::AddAuthority(authority("new"))).unwrap();
     assert_eq!(records.record().news().authorities, ["ca", "new"]);
+    assert_eq!(records.record().news().crosses, ["cross to new"]);
     records.apply(100, TrustCommand::DropAuthorities).unwrap();
     assert_eq!(records.record().authorities, [authority("new")]);
 }
