@@ -188,8 +188,11 @@ impl Node {
             .add_service(FsckService::new(identity.replica(), groups.clone(), chunk.clone()).server());
         if let Some(groups) = &groups {
             router = router
-                .add_service(MetaService::new(groups.clone()).server())
+                .add_service(MetaService::new(groups.clone()).guarded(keeper.clone(), map.clone()).server())
                 .add_service(RaftService::new(groups.clone()).server());
+        }
+        if let (Some(chunk), Some(keeper)) = (&chunk, &keeper) {
+            chunk.guard(keeper.clone());
         }
         if let Some(chunk) = &chunk {
             router = router.add_service(chunk.service());

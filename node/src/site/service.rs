@@ -139,9 +139,15 @@ fn newer(map: &SiteMap, have: u64) -> bytes::Bytes {
 #[tonic::async_trait]
 impl Site for SiteService {
     async fn map(&self, request: Request<pb::MapRequest>) -> Result<Response<pb::MapReply>, Status> {
+        let who = gate::who(&request);
         let request = request.into_inner();
         parse_envelope(request.envelope).map_err(|refusal| status::to_status(&refusal))?;
-        let map = self.map.get();
+        let mut map = self.map.get();
+        if let Some(user) = who.user().filter(|user| user.principal.tenant.0 != 0) {
+            let mut seen = SiteMap::clone(&map);
+            seen.volumes.retain(|volume| user.principal.sees(volume.tenant));
+            map = Arc::new(seen);
+        }
         if map.version == 0 {
             // Nobody has told this node yet: it was just started.
             return Err(status::to_status(&Refusal::Busy { retry_after_ms: 200 }));

@@ -5,7 +5,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
+use weft_core::access::capability::{self, Capability};
+use weft_core::access::principal::Principal;
+use weft_core::ids::{ClientId, SpaceId};
+use weft_core::refusal::Refusal;
 use weft_core::site::trust::TrustNews;
 use weft_proto::trust::{Credential, Distrust, Held, Trust, issued_by};
 
@@ -20,6 +25,7 @@ pub struct Keeper {
     /// What its connections use.
     pub trust: Trust,
     disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
     now: Mutex<State>,
 }
 
@@ -46,15 +52,31 @@ impl Keeper {
     /// The file is damaged or can't be read; the certificate is not good now.
     pub async fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Option<Arc<Keeper>>, KeeperError> {
         let Some(credential) = read(&*disk).await? else { return Ok(None) };
-        let now = Arc::new(move || clock.now().secs.max(0).unsigned_abs());
+        let timed = clock.clone();
+        let now = Arc::new(move || timed.now().secs.max(0).unsigned_abs());
         let trust = Trust::new(&credential.held, now).map_err(KeeperError::Distrust)?;
         let now = Mutex::new(State { credential, news: Arc::default() });
-        Ok(Some(Arc::new(Keeper { trust, disk, now })))
+        Ok(Some(Arc::new(Keeper { trust, disk, clock, now })))
     }
 
     /// What the site said last; version 0 before it said anything.
     pub fn news(&self) -> Arc<TrustNews> {
         self.now.lock().news.clone()
+    }
+
+    /// What lets a client store and read chunks of a space; empty while this node has heard of no key.
+    pub fn capability(&self, user: &Principal, client: ClientId, space: SpaceId) -> Bytes {
+        let rights = capability::READ | capability::WRITE;
+        let says = Capability { client, space, tenant: user.tenant, rights, ..Capability::default() };
+        super::capability::mint(&self.news(), says, self.clock.now().secs).unwrap_or_default()
+    }
+
+    /// Whether what a client shows gives it a right to the chunks of a space now.
+    ///
+    /// # Errors
+    /// As [`super::capability::check`].
+    pub fn check_capability(&self, shown: &[u8], client: ClientId, space: SpaceId, right: u8) -> Result<(), Refusal> {
+        super::capability::check(&self.news(), shown, client, space, right, self.clock.now().secs)
     }
 
     /// Until when the node's certificate is good, in seconds since 1970.
@@ -76,7 +98,7 @@ impl Keeper {
             return Ok(());
         }
         self.trust.revoke(news.revoked.iter().copied().collect::<BTreeSet<_>>());
-        let ders = |list: &[bytes::Bytes]| list.iter().map(|der| der.to_vec()).collect::<Vec<_>>();
+        let ders = |list: &[Bytes]| list.iter().map(|der| der.to_vec()).collect::<Vec<_>>();
         let (authorities, crosses) = (ders(&news.authorities), ders(&news.crosses));
         let held = self.now.lock().credential.clone();
         if !authorities.is_empty() && (&held.held.authorities, &held.held.crosses) != (&authorities, &crosses) {

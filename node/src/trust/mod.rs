@@ -8,15 +8,13 @@
 
 pub mod audit;
 pub mod authority;
+pub mod capability;
 pub mod desk;
 pub mod found;
 pub mod gate;
 pub mod keeper;
 pub mod renew;
 pub mod token;
-
-#[cfg(test)]
-mod tests;
 
 pub use audit::Audit;
 pub use keeper::Keeper;

@@ -5,6 +5,7 @@
 //! here, since POSIX lets the check at open count and only the mount knows what is open. Whoever holds a session of a
 //! space is trusted that far, until capabilities name single files.
 
+pub mod capability;
 pub mod door;
 pub mod principal;
 

@@ -44,6 +44,11 @@ impl Principal {
         self.roles.iter().any(|role| role == ADMIN)
     }
 
+    /// Whether it sees volumes of a tenant: those of its own and those of the site itself; a principal of the site sees all.
+    pub fn sees(&self, tenant: TenantId) -> bool {
+        self.tenant.0 == 0 || tenant.0 == 0 || self.tenant == tenant
+    }
+
     /// What becomes of credentials that a client of this user sends. Groups that it may not speak for are left out; the
     /// superuser, where it may not speak for uid 0, is nobody.
     ///
@@ -193,6 +198,13 @@ mod tests {
         assert_eq!((cred.uid, cred.gid, cred.gids.len()), (NOBODY, NOBODY, 0));
         let root = Principal { uids: IdRanges::all(), gids: IdRanges::all(), ..anna() };
         assert_eq!(root.speak(&said(0, 0, &[])).unwrap().uid, 0);
+    }
+
+    #[test]
+    fn a_tenant_sees_its_own_volumes_and_those_of_the_site() {
+        let sees = |tenant| anna().sees(TenantId(tenant));
+        assert!(sees(2) && sees(0) && !sees(3));
+        assert!(Principal::default().sees(TenantId(3)));
     }
 
     #[test]

@@ -96,6 +96,7 @@ code_enum!(Command {
     8 => SetQuota { volume, max_bytes, max_inodes },
     9 => Revoke { volume, dir, client },
     50 => Mark(mark),
+    80 => OwnSession { client, space, owner },
 });
 code_struct!(AttachVolume { volume, space, slot, mode, uid, gid });
 code_enum!(Step {

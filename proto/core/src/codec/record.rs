@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::wire::{code_enum, code_struct};
-use crate::ids::{ClientId, Epoch, Ino, PgId, Seq, SlotId, SpaceId};
+use crate::ids::{ClientId, Epoch, Ino, PgId, PrincipalId, Seq, SlotId, SpaceId};
 use crate::namespace::inode::{Dirent, Inode};
 
 /// The head of a volume: what its operations share.
@@ -36,9 +36,11 @@ pub(crate) struct Session {
     pub(crate) acked_below: Seq,
     /// A tombstone: its requests are refused for ever.
     pub(crate) ended: bool,
+    /// Who opened it, and alone may ask in it; 0: anybody, in a site in plain text.
+    pub(crate) owner: PrincipalId,
 }
 
-code_struct!(Session { acked_below, ended });
+code_struct!(Session { acked_below, ended, owner });
 
 /// The reply to one request of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use weft_proto::trust::{
     secured,
 };
 
-use super::authority;
+use weft_node::trust::authority;
 
 const NOW: i64 = 1_800_000_000;
 const SITE: SiteId = SiteId(5);
