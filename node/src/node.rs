@@ -160,7 +160,7 @@ impl Node {
         };
         let desk =
             Desk { clock: parts.clock.clone(), dice: parts.dice.clone(), audit: audit.clone(), keeper: keeper.clone() };
-        let lead = Arc::new(Lead::new(map.clone(), lease, Duration::from_secs(settings.repair_after_s), desk));
+        let lead = Arc::new(Lead::new(map.clone(), lease, Duration::from_secs(settings.repair_after_s), desk.clone()));
         let standing = Arc::new(Standing::new(
             identity.clone(),
             (addr.clone(), settings.labels_at(&addr)),
@@ -170,6 +170,7 @@ impl Node {
             parts.disk.clone(),
             metrics.clone(),
         ));
+        standing.shows_trust(desk);
         let site = SiteService {
             route: route.clone(),
             lead: lead.clone(),

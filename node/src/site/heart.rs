@@ -1,8 +1,8 @@
 //! Heartbeats: every so often the node tells the leader of the system group that it lives and how its disk is, and
 //! gets a lease and the newest site map.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use crate::identity::{Folder, Identity};
 use crate::meta::Groups;
 use crate::metrics::{GroupLevels, Metrics, NodeLevels};
 use crate::parts::Disk;
+use crate::trust::desk::Desk;
 
 /// How long one heartbeat may take; also the time after which another leader is looked for.
 const BEAT: Duration = Duration::from_millis(2500);
@@ -52,6 +53,7 @@ pub struct Standing {
     attached: Mutex<Vec<VolumeId>>,
     dropped: Mutex<Vec<VolumeId>>,
     hurry: Notify,
+    trust: OnceLock<Desk>,
 }
 
 impl Standing {
@@ -78,7 +80,14 @@ impl Standing {
             attached: Mutex::default(),
             dropped: Mutex::default(),
             hurry: Notify::new(),
+            trust: OnceLock::new(),
         }
+    }
+
+    /// What is counted about trust is shown from now on.
+    pub(crate) fn shows_trust(&self, desk: Desk) {
+        // Set once, at the start of the node.
+        let _ = self.trust.set(desk);
     }
 
     /// How long the lease still runs.
@@ -160,11 +169,19 @@ impl Standing {
             levels.chunk_put_bytes = asked.put_bytes.load(Ordering::Relaxed);
             levels.chunk_gets = asked.gets.load(Ordering::Relaxed);
             levels.chunk_get_bytes = asked.get_bytes.load(Ordering::Relaxed);
+            levels.chunks_not_trusted = asked.not_trusted.load(Ordering::Relaxed);
             levels.chunks_fetched = asked.fetched.load(Ordering::Relaxed);
             levels.bad_sums = chunk.bad_sums();
             levels.chunks_orphaned = asked.orphans.load(Ordering::Relaxed) + asked.left.load(Ordering::Relaxed);
             (levels.chunks_deleted, levels.chunk_bytes_given_back) = chunk.store().given_back();
             levels.chunk_health = chunk.health();
+        }
+        if let Some(desk) = self.trust.get() {
+            let tally = desk.audit.tally();
+            (levels.trust_denied, levels.trust_refused) = (tally.denied, tally.refused);
+            levels.trust_crowded = tally.crowded;
+            let left = desk.keeper.as_ref().map_or(0, |keeper| keeper.until() - desk.clock.now().secs);
+            levels.certificate_left_s = u64::try_from(left).unwrap_or(0);
         }
         match self.disk.space().await {
             Ok(space) => {

@@ -10,4 +10,5 @@ mod parallel;
 mod place;
 mod rot;
 mod tree;
+mod trust;
 mod two_mounts;
