@@ -216,7 +216,9 @@ impl Shared {
             for addr in self.topology.addrs(&self.options.addrs) {
                 match self.servers.client_id(&addr, self.plain_call(trial.wait())).await {
                     Ok(id) => return Ok(id),
-                    Err(refusal @ Refusal::WrongVersion { .. }) => return Err(Error::Refused(refusal)),
+                    Err(refusal @ (Refusal::WrongVersion { .. } | Refusal::NotTrusted { .. })) => {
+                        return Err(Error::Refused(refusal));
+                    }
                     Err(refusal) => last = refusal,
                 }
             }

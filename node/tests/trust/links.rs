@@ -160,7 +160,8 @@ async fn who_is_not_believed_is_nobody_and_told_why() {
     assert!(matches!(Trust::new(&early, clock(NOW)).unwrap_err(), Distrust::NotYet { .. }));
 
     let elsewhere = Name::User(UserName { site: SiteId(6), ..user_name(3) });
-    let refused = Trust::new(&held(&ours, &elsewhere, NOW, &[&ours]), clock(NOW)).unwrap();
+    let six = authority::make(SiteId(6), NOW, None).unwrap();
+    let refused = Trust::new(&held(&six, &elsewhere, NOW, &[&six, &ours]), clock(NOW)).unwrap();
     // It would believe only nodes of its own site.
     let (said, _) = meet(&refused, &server, Whom::AnyNode).await;
     assert!(said.unwrap_err().contains("site 5, this is site 6"));

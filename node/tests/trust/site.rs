@@ -72,7 +72,7 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
 
 async fn connect(node: &Node, credential: &Credential) -> Result<Client, Error> {
     let mut options = ConnectOptions::new([node.addr()]);
-    options.deadline = PATIENCE;
+    options.deadline = Duration::from_secs(5);
     Client::connect(options, ClientParts::with_credential(credential).expect("a good credential")).await
 }
 

@@ -214,7 +214,8 @@ impl TrustRecord {
         TrustNews {
             version: self.version,
             authorities: self.authorities.iter().map(|authority| authority.certificate.clone()).collect(),
-            crosses: self.authorities.iter().skip(1).map(|authority| authority.cross.clone()).collect(),
+            // Also after the former one was dropped: so who still believes only that one is told so in words.
+            crosses: self.authorities.iter().map(|each| each.cross.clone()).filter(|der| !der.is_empty()).collect(),
             revoked: self.revoked.clone(),
             keys: self.keys.clone(),
         }
