@@ -309,7 +309,7 @@ impl Shared {
     }
 
     /// Asks one node after another until the outcome is known. Asking again must do no harm.
-    async fn at_site<T>(&self, ask: impl AsyncFn(&str, Call) -> Result<T, Refusal>) -> Result<T> {
+    pub(crate) async fn at_site<T>(&self, ask: impl AsyncFn(&str, Call) -> Result<T, Refusal>) -> Result<T> {
         let mut trial = Trial::new(&self.options);
         loop {
             self.open()?;

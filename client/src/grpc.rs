@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -99,6 +100,7 @@ fn envelope(call: Call) -> Envelope {
         deadline_ms: call.wait.as_millis().min(u128::from(u32::MAX)) as u32,
         cred: call.cred,
         map_version: call.map_version,
+        capability: call.capability,
         ..Envelope::default()
     }
 }
@@ -189,11 +191,11 @@ impl Servers for Grpc {
         convert::parse_query_reply(answer(addr, wait, self.meta(addr)?.query(request)).await?)
     }
 
-    async fn open_session(&self, addr: &str, call: Call, group: GroupId) -> Result<Duration, Refusal> {
+    async fn open_session(&self, addr: &str, call: Call, group: GroupId) -> Result<(Duration, Bytes), Refusal> {
         let wait = call.wait;
         let request = pb::OpenSessionRequest { envelope: Some(envelope(call).to_wire()), group: group.0 };
         let reply = answer(addr, wait, self.meta(addr)?.open_session(request)).await?;
-        Ok(Duration::from_millis(u64::from(reply.keepalive_ms)))
+        Ok((Duration::from_millis(u64::from(reply.keepalive_ms)), reply.capability))
     }
 
     async fn end_session(&self, addr: &str, call: Call, group: GroupId) -> Result<(), Refusal> {
@@ -209,7 +211,7 @@ impl Servers for Grpc {
         group: GroupId,
         not_open: Vec<(VolumeId, Ino)>,
         named_below: u64,
-    ) -> Result<Vec<(VolumeId, Ino)>, Refusal> {
+    ) -> Result<(Vec<(VolumeId, Ino)>, Bytes), Refusal> {
         let wait = call.wait;
         let request = pb::KeepAliveRequest {
             envelope: Some(envelope(call).to_wire()),
@@ -218,7 +220,8 @@ impl Servers for Grpc {
             named_below,
         };
         let reply = answer(addr, wait, self.meta(addr)?.keep_alive(request)).await?;
-        reply.asked.into_iter().map(convert::parse_inode_ref).collect()
+        let asked = reply.asked.into_iter().map(convert::parse_inode_ref).collect::<Result<_, _>>()?;
+        Ok((asked, reply.capability))
     }
 
     async fn recalls(
@@ -338,6 +341,7 @@ fn report(wire: pb::NodeStatusReply) -> NodeReport {
         lease_left_ms: wire.lease_left_ms,
         map_version: wire.map_version,
         uptime_ms: wire.uptime_ms,
+        certificate_until: wire.certificate_until,
         chunk_health: wire.chunk_health.map(chunk_health).unwrap_or_default(),
         lost_logs: wire.lost_logs,
         lost_records: wire.lost_records,

@@ -54,6 +54,7 @@ mod session;
 mod status;
 mod topology;
 mod trial;
+mod trust;
 mod volume;
 
 pub use client::Client;
@@ -61,9 +62,10 @@ pub use error::{Error, Result};
 pub use file::File;
 pub use lease::LeaseStats;
 pub use options::ConnectOptions;
-pub use parts::ClientParts;
+pub use parts::{ClientParts, Credential, CredentialError, Distrust};
 pub use path::{Resolved, ResolvedParent};
 pub use status::{CatchUp, ChunkHealth, GroupReport, NodeReport};
+pub use trust::{NewUser, User, Whoami};
 pub use volume::{Listing, Renamed, Volume};
 
 pub use weft_core::entry::Cred;

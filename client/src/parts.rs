@@ -9,6 +9,8 @@ use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 use weft_core::time::Timestamp;
 pub use weft_proto::link::{Dial, Link, Tcp};
+pub use weft_proto::trust::{Credential, CredentialError, Distrust};
+use weft_proto::trust::{SecureDial, Trust};
 
 /// All parts of one client.
 #[derive(Clone)]
@@ -25,6 +27,20 @@ impl ClientParts {
     /// TCP, the system's clock and the system's randomness.
     pub fn real() -> ClientParts {
         ClientParts { dial: Arc::new(Tcp), clock: Arc::new(SystemClock), dice: Arc::new(SystemDice::default()) }
+    }
+}
+
+impl ClientParts {
+    /// The real parts, with a credential that is shown to every node; only nodes of the site it is from are believed.
+    ///
+    /// # Errors
+    /// The credential is not good now.
+    pub fn with_credential(credential: &Credential) -> Result<ClientParts, Distrust> {
+        let clock = Arc::new(SystemClock);
+        let now = Arc::new(|| SystemClock.now().secs.max(0).unsigned_abs());
+        let trust = Trust::new(&credential.held, now)?;
+        let dial = Arc::new(SecureDial::new(Arc::new(Tcp), trust));
+        Ok(ClientParts { dial, clock, dice: Arc::new(SystemDice::default()) })
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) acked_below: Seq,
     pub(crate) cred: Cred,
     pub(crate) map_version: u64,
+    /// The right to the chunks of the space, where the site wants one.
+    pub(crate) capability: Bytes,
     /// How long this attempt waits.
     pub(crate) wait: Duration,
 }
@@ -114,11 +116,12 @@ pub(crate) trait Servers: Send + Sync + 'static {
         volume: VolumeId,
         query: &Query,
     ) -> Result<Answer, Refusal>;
-    /// How often to send a keep-alive.
-    async fn open_session(&self, addr: &str, call: Call, group: GroupId) -> Result<Duration, Refusal>;
+    /// How often to send a keep-alive, and the right to the chunks of the space.
+    async fn open_session(&self, addr: &str, call: Call, group: GroupId) -> Result<(Duration, Bytes), Refusal>;
     async fn end_session(&self, addr: &str, call: Call, group: GroupId) -> Result<(), Refusal>;
-    /// Takes the inodes that are not open here, of those asked about last time; returns those asked about now. Chunks of
-    /// the session below `named_below` will not be named for the first time any more.
+    /// Takes the inodes that are not open here, of those asked about last time; returns those asked about now, and a
+    /// fresh right to the chunks of the space. Chunks of the session below `named_below` will not be named for the first
+    /// time any more.
     async fn keep_alive(
         &self,
         addr: &str,
@@ -126,7 +129,7 @@ pub(crate) trait Servers: Send + Sync + 'static {
         group: GroupId,
         not_open: Vec<(VolumeId, Ino)>,
         named_below: u64,
-    ) -> Result<Vec<(VolumeId, Ino)>, Refusal>;
+    ) -> Result<(Vec<(VolumeId, Ino)>, Bytes), Refusal>;
     /// Keeps the write leases on these directories; answered when one is wanted back, or after a while.
     async fn recalls(
         &self,

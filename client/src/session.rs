@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use weft_core::entry::Cred;
@@ -30,6 +31,8 @@ pub(crate) struct Session {
     moved: Notify,
     ended: AtomicBool,
     creations: Mutex<Creations>,
+    /// The right to the chunks of the space, as it was given last; empty where none is needed.
+    capability: Mutex<Bytes>,
 }
 
 /// Request numbers: which is next, and which are not answered yet.
@@ -61,7 +64,13 @@ impl Session {
             moved: Notify::new(),
             ended: AtomicBool::new(false),
             creations: Mutex::default(),
+            capability: Mutex::default(),
         }
+    }
+
+    /// The right to the chunks of its space.
+    pub(crate) fn capability(&self) -> Bytes {
+        self.capability.lock().clone()
     }
 
     pub(crate) fn ended(&self) -> bool {
@@ -186,12 +195,13 @@ impl Shared {
         };
         let session = Arc::new(Session::new(client, space, group));
         let mut trial = Trial::new(&self.options);
-        let every = self
+        let (every, capability) = self
             .at_leader(group, &mut trial, |addr, wait| {
                 let call = self.session_call(&session, wait);
                 async move { self.servers.open_session(&addr, call, group).await }
             })
             .await?;
+        *session.capability.lock() = capability;
         self.sessions.table.lock().insert(space, session.clone());
         tokio::spawn(keep_alive(Arc::downgrade(self), session.clone(), every));
         Ok(session)
@@ -206,7 +216,9 @@ impl Shared {
             for addr in self.topology.addrs(&self.options.addrs) {
                 match self.servers.client_id(&addr, self.plain_call(trial.wait())).await {
                     Ok(id) => return Ok(id),
-                    Err(refusal @ Refusal::WrongVersion { .. }) => return Err(Error::Refused(refusal)),
+                    Err(refusal @ (Refusal::WrongVersion { .. } | Refusal::NotTrusted { .. })) => {
+                        return Err(Error::Refused(refusal));
+                    }
                     Err(refusal) => last = refusal,
                 }
             }
@@ -221,6 +233,19 @@ impl Shared {
             map_version: self.topology.map().version,
             wait,
             ..Call::default()
+        }
+    }
+
+    /// What rides along with a request for chunks of a space.
+    pub(crate) fn chunk_call(&self, space: SpaceId, wait: Duration) -> Call {
+        let session = self.sessions.table.lock().get(&space).cloned();
+        let plain = self.plain_call(wait);
+        match session {
+            Some(session) => {
+                let capability = session.capability.lock().clone();
+                Call { client: session.client, space, capability, ..plain }
+            }
+            None => Call { space, ..plain },
         }
     }
 
@@ -389,7 +414,8 @@ async fn keep_alive(shared: Weak<Shared>, session: Arc<Session>, every: Duration
             })
             .await;
         match answered {
-            Ok(now_asked) => {
+            Ok((now_asked, capability)) => {
+                *session.capability.lock() = capability;
                 // An answer at once for what is new; what was just answered waits its turn.
                 soon = !soon && now_asked.iter().any(|(volume, ino)| !shared.files.is_open(*volume, *ino));
                 mark = session.creations_begun();

@@ -27,6 +27,8 @@ pub struct NodeReport {
     pub map_version: u64,
     /// How long it has been running, in milliseconds.
     pub uptime_ms: u64,
+    /// Until when its certificate is good, in seconds since 1970; 0: its site is in plain text.
+    pub certificate_until: i64,
     /// What its chunk server found damaged or missing.
     pub chunk_health: ChunkHealth,
     /// How many damaged Raft logs its data folder gave up since it was made.

@@ -163,7 +163,9 @@ impl Shared {
             self.open()?;
             match self.refresh().await {
                 Ok(()) => return Ok(()),
-                Err(refusal @ Refusal::WrongVersion { .. }) => return Err(Error::Refused(refusal)),
+                Err(refusal @ (Refusal::WrongVersion { .. } | Refusal::NotTrusted { .. })) => {
+                    return Err(Error::Refused(refusal));
+                }
                 Err(refusal) => trial.pause(&*self.parts.dice, Duration::ZERO, &refusal.to_string()).await?,
             }
         }

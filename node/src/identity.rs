@@ -3,11 +3,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use weft_core::ids::{Incarnation, NodeId, ReplicaId, SiteId};
 
 use crate::parts::Disk;
+use crate::trust::found::FOUNDING_FILE;
+use crate::trust::keeper::TRUST_FILE;
 
 /// The layout of a data folder as this version writes it.
 pub const FORMAT: u32 = 1;
@@ -123,13 +126,15 @@ pub enum FolderError {
 pub struct FolderLock(File);
 
 impl FolderLock {
-    /// Makes the folder if it is missing and locks it. Only for folders of the real file system.
+    /// Makes the folder if it is missing, its owner's alone, and locks it. Only for folders of the real file system.
     ///
     /// # Errors
     /// Another process holds the lock, or the folder can't be made or written.
     pub fn take(folder: &Path) -> Result<FolderLock, FolderError> {
         let disk = |source| FolderError::Disk { doing: format!("lock data folder {}", folder.display()), source };
         std::fs::create_dir_all(folder).map_err(disk)?;
+        // It holds keys and everybody's files.
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(disk)?;
         let path = folder.join(LOCK_FILE);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(disk)?;
         match file.try_lock() {
@@ -182,7 +187,8 @@ impl Folder<'_> {
         if let Some(identity) = self.identity().await? {
             return Err(FolderError::Taken { site: identity.site_name, node: identity.node });
         }
-        let ours = [FORMAT_FILE, BOOTSTRAP_FILE, JOINING_FILE, MAP_FILE, LOCK_FILE, "lost+found"];
+        let ours =
+            [FORMAT_FILE, BOOTSTRAP_FILE, JOINING_FILE, MAP_FILE, LOCK_FILE, TRUST_FILE, FOUNDING_FILE, "lost+found"];
         let names = self.0.list(Path::new("")).await.map_err(|source| disk_error("list the data folder", source))?;
         match names.into_iter().find(|name| !ours.iter().any(|known| name.starts_with(known))) {
             Some(found) => Err(FolderError::Foreign { found }),
@@ -307,7 +313,7 @@ impl Folder<'_> {
     }
 }
 
-fn disk_error(doing: &str, source: io::Error) -> FolderError {
+pub(crate) fn disk_error(doing: &str, source: io::Error) -> FolderError {
     FolderError::Disk { doing: doing.to_string(), source }
 }
 

@@ -16,3 +16,4 @@ pub mod real;
 pub mod records;
 pub mod settings;
 pub mod site;
+pub mod trust;

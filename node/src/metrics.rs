@@ -107,6 +107,16 @@ pub struct NodeLevels {
     pub nodes_up: u64,
     /// Placement groups with a member that does not serve.
     pub pgs_degraded: u64,
+    /// Calls that were denied for want of trust.
+    pub trust_denied: u64,
+    /// Peers that were not believed.
+    pub trust_refused: u64,
+    /// Connections closed because there were too many.
+    pub trust_crowded: u64,
+    /// Requests for chunks refused for want of a capability.
+    pub chunks_not_trusted: u64,
+    /// Seconds for which the node's certificate is good; 0 in a site in plain text.
+    pub certificate_left_s: u64,
 }
 
 /// A node's metrics. Cloning shares them.
@@ -152,6 +162,11 @@ pub struct Metrics {
     map_version: Level,
     nodes_up: Level,
     pgs_degraded: Level,
+    trust_denied: Counter,
+    trust_refused: Counter,
+    trust_crowded: Counter,
+    chunks_not_trusted: Counter,
+    certificate_left_s: Level,
     uptime_s: Gauge<f64, AtomicU64>,
     started: Instant,
 }
@@ -195,6 +210,7 @@ impl Metrics {
         let map_version = level("site_map_version", "Version of the site map held");
         let nodes_up = level("site_nodes_up", "Nodes of the site that are up in the map held");
         let pgs_degraded = level("site_pgs_degraded", "Placement groups with a member that does not serve");
+        let certificate_left_s = level("certificate_left_seconds", "Seconds for which this node's certificate is good");
         let chunks_ill = level("chunks_ill", "Damaged or missing chunks that are not healed yet");
         let chunks_unhealed = level("chunks_unhealed", "Damaged or missing chunks that no other member has whole");
         let catch_up_chunks = level("catch_up_chunks", "Chunks known to be lacking after an absence");
@@ -204,6 +220,10 @@ impl Metrics {
             registry.register(name, help, counter.clone());
             counter
         };
+        let trust_denied = counter("trust_denied", "Calls denied to whom they are not for");
+        let trust_refused = counter("trust_refused", "Peers that were not believed or did not finish a handshake");
+        let trust_crowded = counter("trust_crowded", "Connections closed because there were too many");
+        let chunks_not_trusted = counter("chunks_not_trusted", "Requests for chunks refused for want of a capability");
         let chunk_puts = counter("chunk_puts", "Chunks stored here on request");
         let chunk_put_bytes = counter("chunk_put_bytes", "Bytes of chunks stored here on request");
         let chunk_gets = counter("chunk_gets", "Reads of chunks answered");
@@ -265,6 +285,11 @@ impl Metrics {
             map_version,
             nodes_up,
             pgs_degraded,
+            trust_denied,
+            trust_refused,
+            trust_crowded,
+            chunks_not_trusted,
+            certificate_left_s,
             uptime_s,
             started: Instant::now(),
         }
@@ -320,6 +345,11 @@ impl Metrics {
         self.map_version.set(number(node.map_version));
         self.nodes_up.set(number(node.nodes_up));
         self.pgs_degraded.set(number(node.pgs_degraded));
+        self.trust_denied.inner().store(node.trust_denied, Ordering::Relaxed);
+        self.trust_refused.inner().store(node.trust_refused, Ordering::Relaxed);
+        self.trust_crowded.inner().store(node.trust_crowded, Ordering::Relaxed);
+        self.chunks_not_trusted.inner().store(node.chunks_not_trusted, Ordering::Relaxed);
+        self.certificate_left_s.set(number(node.certificate_left_s));
         self.uptime_s.set(self.uptime().as_secs_f64());
         let mut page = String::new();
         // Strings take all that is written to them.

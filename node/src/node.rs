@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::Either;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use weft_core::ids::GroupId;
 use weft_core::refusal::Refusal;
 use weft_core::site::{NodeJoin, SiteCommand};
 use weft_proto::link;
+use weft_proto::trust::{self, SecureDial};
 
 use crate::chunk::ChunkServer;
 use crate::fsck::FsckService;
@@ -29,6 +31,10 @@ use crate::site::map::MapCell;
 use crate::site::peers::Peers;
 use crate::site::route::Route;
 use crate::site::service::SiteService;
+use crate::trust::desk::Desk;
+use crate::trust::gate::GateLayer;
+use crate::trust::keeper::KeeperError;
+use crate::trust::{Audit, Keeper, found};
 
 /// How long the first node of a site waits for itself to lead its groups.
 const BOOTSTRAP: Duration = Duration::from_secs(30);
@@ -62,6 +68,9 @@ pub enum StartError {
         /// Whether it holds chunks.
         chunk: bool,
     },
+    /// What proves who this node is can't be used.
+    #[error(transparent)]
+    Trust(#[from] KeeperError),
     /// A part of the node can't be opened.
     #[error("open {what}: {why}")]
     Open {
@@ -93,7 +102,7 @@ impl Node {
     ///
     /// # Errors
     /// Settings, folder, port or a part are unusable. Nothing goes on in the background then.
-    pub async fn start(mut settings: Settings, parts: Parts) -> Result<Node, StartError> {
+    pub async fn start(mut settings: Settings, mut parts: Parts) -> Result<Node, StartError> {
         settings.check("settings")?;
         let folder = Folder(&*parts.disk);
         let identity = folder.identity().await?.ok_or(FolderError::Fresh)?;
@@ -106,6 +115,10 @@ impl Node {
             && (record.meta, record.chunk) != (settings.meta, settings.chunk)
         {
             return Err(StartError::Roles { meta: record.meta, chunk: record.chunk });
+        }
+        let keeper = Keeper::open(parts.disk.clone(), parts.clock.clone()).await?;
+        if let Some(keeper) = &keeper {
+            parts.dial = Arc::new(SecureDial::new(parts.dial.clone(), keeper.trust.clone()));
         }
         let (accept, bound) = listen(&parts, &settings.listen).await?;
         let web = match settings.http.as_str() {
@@ -139,7 +152,16 @@ impl Node {
         let lease = Duration::from_millis(settings.lease_ms);
         let known = settings.peers.iter().filter(|peer| **peer != addr).cloned().collect();
         let route = Arc::new(Route::new(identity.node, groups.clone(), map.clone(), peers.clone(), known));
-        let lead = Arc::new(Lead::new(map.clone(), lease, Duration::from_secs(settings.repair_after_s)));
+        let (audit, audit_writer) = match &keeper {
+            Some(_) => {
+                let (audit, writer) = Audit::new(parts.clock.clone(), parts.disk.clone());
+                (audit, Some(writer))
+            }
+            None => (Audit::silent(parts.clock.clone()), None),
+        };
+        let desk =
+            Desk { clock: parts.clock.clone(), dice: parts.dice.clone(), audit: audit.clone(), keeper: keeper.clone() };
+        let lead = Arc::new(Lead::new(map.clone(), lease, Duration::from_secs(settings.repair_after_s), desk.clone()));
         let standing = Arc::new(Standing::new(
             identity.clone(),
             (addr.clone(), settings.labels_at(&addr)),
@@ -149,35 +171,61 @@ impl Node {
             parts.disk.clone(),
             metrics.clone(),
         ));
-        let site =
-            SiteService { route: route.clone(), lead: lead.clone(), map: map.clone(), standing: standing.clone() };
+        standing.shows_trust(desk);
+        let site = SiteService {
+            route: route.clone(),
+            lead: lead.clone(),
+            map: map.clone(),
+            standing: standing.clone(),
+            keeper: keeper.clone(),
+        };
 
         let (stop, stop_seen) = watch::channel(false);
         let mut router = link::server()
             .max_concurrent_streams(MAX_STREAMS)
             .concurrency_limit_per_connection(settings.requests_per_connection)
             .layer(metrics.layer())
+            .layer(GateLayer::new(keeper.clone(), map.clone(), audit.clone()))
             .add_service(site.clone().server())
             .add_service(FsckService::new(identity.replica(), groups.clone(), chunk.clone()).server());
         if let Some(groups) = &groups {
             router = router
-                .add_service(MetaService::new(groups.clone()).server())
+                .add_service(MetaService::new(groups.clone()).guarded(keeper.clone(), map.clone()).server())
                 .add_service(RaftService::new(groups.clone()).server());
+        }
+        if let (Some(chunk), Some(keeper)) = (&chunk, &keeper) {
+            chunk.guard(keeper.clone());
         }
         if let Some(chunk) = &chunk {
             router = router.add_service(chunk.service());
         }
         let mut until = stop_seen.clone();
         let (ending, ended) = watch::channel(false);
+        let links = match &keeper {
+            Some(keeper) => {
+                let doorman = Arc::new(audit.clone());
+                Either::Left(trust::secured(accept, keeper.trust.clone(), trust::Limits::default(), doorman))
+            }
+            None => Either::Right(link::incoming(accept)),
+        };
         let server = tokio::spawn(async move {
             let _ending = ending;
             let stopping = async move { stopped(&mut until).await };
-            if let Err(error) = router.serve_with_incoming_shutdown(link::incoming(accept), stopping).await {
+            if let Err(error) = router.serve_with_incoming_shutdown(links, stopping).await {
                 tracing::error!(%error, "serve");
             }
         });
 
         let mut tasks = JoinSet::new();
+        if let Some(writer) = audit_writer {
+            let mut until = stop_seen.clone();
+            tasks.spawn(async move {
+                tokio::select! { biased;
+                    () = stopped(&mut until) => {}
+                    () = writer.run() => {}
+                }
+            });
+        }
         let http_addr = web.map(|(accept, bound)| {
             tasks.spawn(http::serve(accept, standing.clone(), stop_seen.clone()));
             bound
@@ -289,6 +337,12 @@ impl Node {
                 return Err(refusal);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let disk = &*self.standing.disk;
+        let folder = |error: FolderError| Refusal::DiskFailed { why: error.to_string() };
+        if let Some(founding) = found::founding(disk).await.map_err(folder)? {
+            lead.propose(&system, founding).await?;
+            found::founded(disk).await.map_err(folder)?;
         }
         for group in 1..=mark.groups {
             groups.bootstrap(GroupId(group)).await?;

@@ -86,7 +86,8 @@ settings! {
         /// belongs to one node for ever; put it on the disk that should hold the data.
         data: PathBuf = PathBuf::from("weft-data"),
         /// Address and port to listen on for other nodes and clients, `host:port`; port 0 takes any free one.
-        /// Default "127.0.0.1:7400". Without certificates, keep it on a network you trust.
+        /// Default "127.0.0.1:7400". A site in plain text (`weft dev`) takes
+        /// loopback addresses only.
         listen: String = "127.0.0.1:7400".into(),
         /// Address at which others reach this node, `host:port`. Default empty: the same as `listen`. Set it when
         /// `listen` is 0.0.0.0 or the node sits behind a port mapping.
@@ -329,6 +330,14 @@ impl Settings {
         Ok(())
     }
 
+    /// What of the node would be reached in plain text from other machines: for sites without certificates.
+    pub fn beyond_loopback(&self) -> Option<&str> {
+        [&self.listen, &self.advertise]
+            .into_iter()
+            .find(|addr| !addr.is_empty() && !is_loopback(addr))
+            .map(String::as_str)
+    }
+
     /// Where the machine of a node stands that others reach at `addr`.
     pub fn labels_at(&self, addr: &str) -> Labels {
         let LabelSettings { host, rack, zone } = self.labels.clone();
@@ -340,6 +349,13 @@ impl Settings {
     pub fn advertised(&self, bound: &str) -> String {
         if self.advertise.is_empty() { bound.to_string() } else { self.advertise.clone() }
     }
+}
+
+/// Whether only this machine reaches an address.
+fn is_loopback(addr: &str) -> bool {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// An address is `host:port`; the host may be a name, an IPv4 address or an IPv6 address in brackets.

@@ -239,6 +239,8 @@ pub struct Fabric {
     mounts: usize,
     /// File systems made for nodes.
     disks: Vec<PathBuf>,
+    /// The administrator's credential, where the fabric has certificates.
+    credential: Option<PathBuf>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -251,9 +253,21 @@ impl Fabric {
     /// The same, each node on a file system of its own with so many MiB, or else on that of the temporary folder; `more`
     /// are further lines of their configuration.
     pub fn start_on(disks: &[Option<u64>], more: &str) -> Fabric {
+        Fabric::make(disks, more, false)
+    }
+
+    /// The same with certificates: every connection is mutual TLS, and [`Fabric::weft`] asks as the administrator.
+    pub fn start_secure(nodes: usize) -> Fabric {
+        Fabric::make(&vec![None; nodes], "", true)
+    }
+
+    fn make(disks: &[Option<u64>], more: &str, secure: bool) -> Fabric {
         let _alone = alone();
         let folder = tempfile::Builder::new().prefix("weft-test-").tempdir().expect("a folder");
-        let mut fabric = Fabric { nodes: Vec::new(), folder, mounts: 0, disks: Vec::new(), _alone };
+        let mut fabric = Fabric { nodes: Vec::new(), folder, mounts: 0, disks: Vec::new(), credential: None, _alone };
+        if secure {
+            fabric.credential = Some(fabric.folder.path().join("admin.credential"));
+        }
         for (n, mib) in disks.iter().enumerate() {
             let folder = fabric.folder.path().join(format!("n{}", n + 1));
             if let Some(mib) = mib {
@@ -269,7 +283,11 @@ impl Fabric {
         let replication = fabric.nodes.len().min(3).to_string();
         let config = fabric.nodes[0].config();
         let config = config.to_str().expect("a plain path");
-        fabric.weft(&["cluster", "init", "--config", config, "--name", "test", "--replication", &replication]);
+        let mut init = vec!["cluster", "init", "--config", config, "--name", "test", "--replication", &replication];
+        if !secure {
+            init.push("--plain");
+        }
+        fabric.weft(&init);
         fabric.nodes[0].start();
         for node in 1..fabric.nodes.len() {
             fabric.join(node);
@@ -284,7 +302,19 @@ impl Fabric {
         let config = self.nodes[node].config();
         let config = config.to_str().expect("a plain path");
         let peer = &self.nodes[if node == 0 { 1 } else { 0 }].addr;
-        wait_for("a join", || self.try_weft(&["cluster", "join", "--config", config, "--peer", peer]).status.success());
+        wait_for("a join", || {
+            let mut join = vec!["cluster", "join", "--config", config, "--peer", peer];
+            let token;
+            if self.credential.is_some() {
+                let made = self.try_weft(&["cluster", "token", "--expires", "600"]);
+                token = String::from_utf8_lossy(&made.stdout).trim().to_string();
+                if !made.status.success() {
+                    return false;
+                }
+                join.extend(["--token", &token]);
+            }
+            self.try_weft(&join).status.success()
+        });
     }
 
     /// A folder for what the test needs besides.
@@ -298,14 +328,36 @@ impl Fabric {
         addrs.join(",")
     }
 
+    /// `weft` as the administrator, who is somebody only where the fabric has certificates.
+    fn command(&self) -> Command {
+        let mut command = Command::new(weft());
+        command.env("WEFT_CONNECT", self.connect()).env("XDG_CONFIG_HOME", self.folder.path().join("none"));
+        match &self.credential {
+            Some(credential) => command.env("WEFT_CREDENTIAL", credential),
+            None => command.env_remove("WEFT_CREDENTIAL"),
+        };
+        command.stdin(Stdio::null());
+        command
+    }
+
     /// Runs `weft` with arguments.
     pub fn try_weft(&self, args: &[&str]) -> Output {
-        Command::new(weft())
-            .args(args)
-            .env("WEFT_CONNECT", self.connect())
-            .stdin(Stdio::null())
-            .output()
-            .expect("run weft")
+        self.command().args(args).output().expect("run weft")
+    }
+
+    /// The administrator's credential.
+    pub fn credential(&self) -> Option<&Path> {
+        self.credential.as_deref()
+    }
+
+    /// Runs `weft` with arguments as whom a credential says; `None`: as nobody.
+    pub fn try_weft_as(&self, credential: Option<&Path>, args: &[&str]) -> Output {
+        let mut command = self.command();
+        match credential {
+            Some(credential) => command.env("WEFT_CREDENTIAL", credential),
+            None => command.env_remove("WEFT_CREDENTIAL"),
+        };
+        command.args(args).output().expect("run weft")
     }
 
     /// Runs `weft` with arguments; what it printed.
@@ -372,12 +424,11 @@ impl Fabric {
         let path = self.folder.path().join(format!("mnt{}", self.mounts));
         std::fs::create_dir_all(&path).expect("make the mount point");
         let log = File::create(self.folder.path().join(format!("mount{}.log", self.mounts))).expect("make a log");
-        let child = Command::new(weft())
+        let child = self
+            .command()
             .arg("mount")
             .arg(&path)
-            .env("WEFT_CONNECT", self.connect())
             .env("WEFT_LOG", "info")
-            .stdin(Stdio::null())
             .stdout(log.try_clone().expect("share the log"))
             .stderr(log)
             .spawn()

@@ -39,6 +39,80 @@ pub(crate) struct ConnectArgs {
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 60, help_heading = "Connection")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) timeout: u64,
+    /// The file that says who you are; made by `weft cluster init` and `weft user add`. By default
+    /// ~/.config/weft/credential, if it is there
+    #[arg(long, global = true, env = "WEFT_CREDENTIAL", value_name = "FILE", help_heading = "Connection")]
+    pub(crate) credential: Option<PathBuf>,
+}
+
+/// `weft user`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Make a user, and write the credential that makes its holder one
+    #[command(after_help = "\
+Examples:
+  weft user add anna --uids 1000 --out anna.credential
+  weft user add build --uids 2000-2099 --gids 100,2000-2099 --days 30
+  weft user add boss --role admin --uids '*' --gids '*'
+Give the file to whoever it is for; it belongs at ~/.config/weft/credential, mode 0600. The site does
+not keep it: if it is lost, revoke the user and make another one.")]
+    Add {
+        /// Letters, digits, `.`, `_`, `-`
+        name: String,
+        /// Groups of people the user is in
+        #[arg(long = "group", value_name = "NAME", value_delimiter = ',')]
+        groups: Vec<String>,
+        /// Roles; `admin` may change the site: volumes, nodes, users
+        #[arg(long = "role", value_name = "NAME", value_delimiter = ',')]
+        roles: Vec<String>,
+        /// Number of the tenant whose volumes the user sees; 0 sees those of all
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        tenant: u32,
+        /// User ids it may speak for, such as 1000 or 1000-1999,2500; `*` is all, root too. By default none: then whoever
+        /// asks as root is nobody
+        #[arg(long, value_name = "IDS", default_value = "")]
+        uids: String,
+        /// Group ids it may speak for; by default the same numbers as --uids
+        #[arg(long, value_name = "IDS")]
+        gids: Option<String>,
+        /// Days for which the credential is good
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Where to write the credential; by default NAME.credential
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write another credential for a user: before the last one expires, or after `weft cluster rotate --authority`
+    Renew {
+        /// Its name
+        name: String,
+        /// Days for which the credential is good
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Where to write the credential; by default NAME.credential
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List the users
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse a user from now on, wherever its credential is
+    Revoke {
+        /// Its name
+        name: String,
+    },
+    /// Say who you are to the site
+    Whoami {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// A command.
@@ -67,6 +141,9 @@ pub(crate) enum Command {
     /// Make, list, show and delete volumes
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
+    /// Make, list and revoke users and their credentials
+    #[command(subcommand, arg_required_else_help = true)]
+    User(UserCommand),
     /// List a directory
     #[command(after_help = LS_EXAMPLES)]
     Ls(LsArgs),
@@ -193,6 +270,10 @@ pub(crate) struct DevArgs {
     /// ports. Default 7400
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
+    /// With certificates and users, as on real machines; DIR/credential is the administrator's. A folder made before
+    /// stays as it is
+    #[arg(long, conflicts_with = "demo")]
+    pub(crate) tls: bool,
 }
 
 /// `weft node`.
@@ -271,6 +352,8 @@ pub(crate) enum ClusterCommand {
 Example, on the first machine:
   weft cluster init --config node.toml --name lab --replication 3
   weft node --config node.toml
+Everything between processes is mutual TLS. The administrator's credential is written where --credential
+says, by default to ~/.config/weft/credential: who has it may change the site.
 Then join the others: `weft cluster join --help`.")]
     Init {
         /// Settings of the node; its data folder must be empty or missing
@@ -285,11 +368,38 @@ Then join the others: `weft cluster join --help`.")]
         /// Copies of each chunk in the root volume, 1 to 3. Above 1, two nodes at the least must be there to write files
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
         replication: u8,
+        /// In plain text, without certificates and users: only for loopback addresses
+        #[arg(long)]
+        plain: bool,
+    },
+    /// Print a word with which one node may join the site
+    #[command(after_help = "\
+Example:
+  weft cluster token --expires 600
+It says which site the joiner is to believe too. Whoever has it can join once: pass it on like a password.")]
+    Token {
+        /// Seconds for which it is good
+        #[arg(long, default_value_t = 3600, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
+        expires: u32,
+    },
+    /// Make new keys, without a break: of capabilities, or with --authority a new authority
+    #[command(after_help = "\
+Examples:
+  weft cluster rotate                   a new key of capabilities; those made before expire by themselves
+  weft cluster rotate --authority       a new authority; nodes take new certificates within seconds
+  weft cluster rotate --drop            only the newest authority is believed: users need new credentials first")]
+    Rotate {
+        /// A new authority signs from now on; the former ones are still believed
+        #[arg(long)]
+        authority: bool,
+        /// Believe only the newest authority
+        #[arg(long, conflicts_with = "authority")]
+        drop: bool,
     },
     /// Let the node of a configuration join a running site
     #[command(after_help = "\
 Example, on the second machine:
-  weft cluster join --config node.toml --peer first.example:7400
+  weft cluster join --config node.toml --peer first.example:7400 --token weft-join-..
   weft node --config node.toml")]
     Join {
         /// Settings of the node; its data folder must be empty or missing
@@ -298,6 +408,9 @@ Example, on the second machine:
         /// Any running node of the site
         #[arg(long, value_name = "HOST:PORT", value_parser = ValueParser::new(address))]
         peer: String,
+        /// What `weft cluster token` printed; `-` reads it from standard input. Not for sites in plain text
+        #[arg(long, value_name = "TOKEN", env = "WEFT_JOIN_TOKEN", hide_env_values = true)]
+        token: Option<String>,
     },
     /// Show nodes, metadata groups with their leaders, placement health and space
     #[command(after_help = "\

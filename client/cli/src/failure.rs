@@ -124,6 +124,9 @@ fn hint_for(error: &Error) -> Option<String> {
             Refusal::Denied | Refusal::NotPermitted => {
                 "`weft stat PATH` shows owner and mode; requests are made as the user who runs weft"
             }
+            Refusal::NotTrusted { .. } => {
+                "`weft user whoami` says who you are to the site; --credential names another file"
+            }
             Refusal::NotEmpty { .. } => "`weft rm -r` removes a directory with what is in it",
             Refusal::IsDirectory { .. } => "it is a directory: -r takes whole trees",
             Refusal::NoSpace { .. } => "`weft cluster status` shows the space of each node; add a node or remove files",

@@ -14,7 +14,7 @@ use weft_core::site::MemberState;
 use super::Place;
 use crate::client::Shared;
 use crate::error::{Error, Result};
-use crate::servers::{Call, GetChunk, Piece};
+use crate::servers::{GetChunk, Piece};
 use crate::trial::Trial;
 
 /// Rounds over all replicas that give wrong bytes before the bytes count as lost.
@@ -109,7 +109,7 @@ impl Shared {
         trial: &Trial,
     ) -> Result<Bytes, Refusal> {
         let wait = trial.long_wait();
-        let call = Call { space, ..self.plain_call(wait) };
+        let call = self.chunk_call(space, wait);
         let answer = match tokio::time::timeout(wait, self.servers.get(&addr, call, get)).await {
             Ok(answer) => answer,
             Err(_) => Err(Refusal::Unknown { why: format!("node {node} did not give a chunk in time") }),
@@ -118,7 +118,7 @@ impl Shared {
             checked(get, pieces).inspect_err(|_| {
                 // The server did not see it: it should read the chunk again. Whether it hears of it changes nothing here.
                 let (servers, addr) = (self.servers.clone(), addr.clone());
-                let call = Call { space, ..self.plain_call(wait) };
+                let call = self.chunk_call(space, wait);
                 tokio::spawn(async move {
                     if let Err(refusal) = servers.suspect(&addr, call, get).await {
                         tracing::debug!(%refusal, chunk = %get.chunk, "say that a replica gave wrong bytes");

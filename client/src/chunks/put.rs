@@ -61,6 +61,7 @@ impl Shared {
                 client: session.client,
                 space: session.space,
                 map_version: self.topology.map().version,
+                capability: session.capability(),
                 wait,
                 ..Call::default()
             };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use weft_core::checksum::{block_sums, first_bad_block};
 use weft_core::ids::{ClientId, GroupId, Ino, NodeId, SiteId, VolumeId};
 use weft_core::limits::BLOCK;
@@ -112,9 +113,9 @@ impl Servers for Fake {
         self.do_query(addr, call, volume, query)
     }
 
-    async fn open_session(&self, addr: &str, call: Call, _group: GroupId) -> Result<Duration, Refusal> {
+    async fn open_session(&self, addr: &str, call: Call, _group: GroupId) -> Result<(Duration, Bytes), Refusal> {
         self.session(addr, call, true)?;
-        Ok(Duration::from_secs(1))
+        Ok((Duration::from_secs(1), Bytes::new()))
     }
 
     async fn end_session(&self, addr: &str, call: Call, _group: GroupId) -> Result<(), Refusal> {
@@ -128,11 +129,11 @@ impl Servers for Fake {
         group: GroupId,
         not_open: Vec<(VolumeId, Ino)>,
         _named_below: u64,
-    ) -> Result<Vec<(VolumeId, Ino)>, Refusal> {
+    ) -> Result<(Vec<(VolumeId, Ino)>, Bytes), Refusal> {
         let mut state = self.state.lock();
         state.arrive(addr, group)?;
         state.not_open.extend(not_open);
-        Ok(state.ask.clone())
+        Ok((state.ask.clone(), Bytes::new()))
     }
 
     async fn recalls(

@@ -219,7 +219,7 @@ impl meta_server::Meta for Node {
         let envelope = convert::parse_envelope(request.into_inner().envelope).map_err(refuse)?;
         let command = Command::OpenSession { client: envelope.client, space: envelope.space };
         self.0.apply(None, command).map_err(refuse)?;
-        Ok(Response::new(pb::OpenSessionReply { keepalive_ms: 200 }))
+        Ok(Response::new(pb::OpenSessionReply { keepalive_ms: 200, ..pb::OpenSessionReply::default() }))
     }
 
     async fn end_session(
@@ -241,7 +241,7 @@ impl meta_server::Meta for Node {
         }
         let pending = machine::pending_steps(&*self.0.records.lock()).map_err(|error| Status::internal(error.0))?;
         let asked = pending.orphans.into_iter().map(|(volume, ino)| convert::inode_ref(volume, ino)).collect();
-        Ok(Response::new(pb::KeepAliveReply { asked }))
+        Ok(Response::new(pb::KeepAliveReply { asked, ..pb::KeepAliveReply::default() }))
     }
 
     async fn recalls(&self, _: Request<pb::RecallsRequest>) -> Result<Response<pb::RecallsReply>, Status> {
@@ -299,6 +299,18 @@ impl site_server::Site for Node {
 
     async fn node_status(&self, _: Request<pb::NodeStatusRequest>) -> Result<Response<pb::NodeStatusReply>, Status> {
         Ok(Response::new(pb::NodeStatusReply::default()))
+    }
+
+    async fn whoami(&self, _: Request<pb::WhoamiRequest>) -> Result<Response<pb::WhoamiReply>, Status> {
+        Ok(Response::new(pb::WhoamiReply::default()))
+    }
+
+    async fn trust(&self, _: Request<pb::TrustRequest>) -> Result<Response<pb::TrustReply>, Status> {
+        Err(Status::unimplemented("this site is in plain text"))
+    }
+
+    async fn renew(&self, _: Request<pb::RenewRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        Err(Status::unimplemented("this site is in plain text"))
     }
 }
 

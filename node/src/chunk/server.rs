@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ use crate::parts::Parts;
 use crate::settings::ChunkSettings;
 use crate::site::map::MapCell;
 use crate::site::peers::Peers;
+use crate::trust::Keeper;
 
 /// Keeps chunks, answers for them, fetches what it missed, and heals what rots.
 pub struct ChunkServer {
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) reread: Reread,
     /// Of all copying from other members.
     pub(crate) pace: Pace,
+    /// Checks the capabilities of users; unset in a site in plain text.
+    pub(crate) keeper: OnceLock<Arc<Keeper>>,
 }
 
 /// What was found damaged or missing since the start, and what became of it.
@@ -130,6 +133,7 @@ impl ChunkServer {
             healer: Healer::new(),
             reread: Reread::default(),
             pace: Pace::new(settings.catch_up_mib_s << 20),
+            keeper: OnceLock::new(),
         });
         let seconds = Duration::from_secs;
         let compare = compare::run(shared.clone(), seconds(settings.compare_s), seconds(settings.missing_s));
@@ -144,6 +148,12 @@ impl ChunkServer {
             tasks.push(tokio::spawn(scrub::run(shared.clone(), parts.disk.clone(), rate, pause)));
         }
         Ok(Arc::new(ChunkServer { shared, tasks: Mutex::new(tasks) }))
+    }
+
+    /// From now on users need capabilities for what they ask.
+    pub fn guard(&self, keeper: Arc<Keeper>) {
+        // Set once, at the start of the node.
+        let _ = self.shared.keeper.set(keeper);
     }
 
     /// The gRPC service.

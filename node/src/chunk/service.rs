@@ -8,12 +8,14 @@ use std::time::Duration;
 use futures::future::{try_join, try_join_all};
 use futures::stream::{self, Stream, StreamExt};
 use tonic::{Request, Response, Status};
+use weft_core::access::capability::{READ, WRITE};
 use weft_core::checksum::first_bad_block;
 use weft_core::ids::{ChunkId, ClientId, PgEpoch, PgId, SpaceId};
 use weft_core::limits::{BLOCK, MAX_CHUNK};
 use weft_core::refusal::Refusal;
 use weft_core::site::fewest;
 use weft_proto::status::to_status;
+use weft_proto::trust::Who;
 use weft_proto::{PROTOCOL, pb};
 
 use super::delete::delete;
@@ -24,6 +26,7 @@ use super::right;
 use super::server::Shared;
 use super::sick::Ill;
 use super::store::{ChunkReader, NewChunk};
+use crate::trust::gate;
 
 /// Bytes of one piece of an answer to a Get.
 pub(crate) const PIECE: u32 = 1 << 20;
@@ -51,6 +54,8 @@ pub struct Counters {
     pub fetched: AtomicU64,
     /// Chunks deleted here because nobody names them, though nobody asked for it.
     pub orphans: AtomicU64,
+    /// Requests refused for want of a capability.
+    pub not_trusted: AtomicU64,
     /// Chunks deleted here because this server left their placement group.
     pub left: AtomicU64,
 }
@@ -66,12 +71,19 @@ impl pb::chunk_server::Chunk for ChunkService {
     type GetStream = Pieces;
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutReply>, Status> {
-        let copies = put(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        let who = gate::who(&request);
+        let request = request.into_inner();
+        may(&self.0, &who, &request.envelope, request.space, WRITE, request.forward)
+            .map_err(|refusal| to_status(&refusal))?;
+        let copies = put(&self.0, request).await.map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(pb::PutReply { copies }))
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<Pieces>, Status> {
-        let pieces = get(&self.0, request.into_inner()).await.map_err(|refusal| to_status(&refusal))?;
+        let who = gate::who(&request);
+        let request = request.into_inner();
+        may(&self.0, &who, &request.envelope, request.space, READ, true).map_err(|refusal| to_status(&refusal))?;
+        let pieces = get(&self.0, request).await.map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(pieces))
     }
 
@@ -91,9 +103,36 @@ impl pb::chunk_server::Chunk for ChunkService {
     }
 
     async fn suspect(&self, request: Request<pb::SuspectRequest>) -> Result<Response<pb::SuspectReply>, Status> {
-        let reply = suspect(&self.0, request.into_inner()).map_err(|refusal| to_status(&refusal))?;
+        let who = gate::who(&request);
+        let request = request.into_inner();
+        may(&self.0, &who, &request.envelope, request.space, READ, true).map_err(|refusal| to_status(&refusal))?;
+        let reply = suspect(&self.0, request).map_err(|refusal| to_status(&refusal))?;
         Ok(Response::new(reply))
     }
+}
+
+/// Whether a user may do this with the chunks of a space: before anything is looked up, so that nothing can be learned.
+/// Nodes may, and in plain text everybody. `whole`: asked as clients ask.
+fn may(
+    shared: &Shared,
+    who: &Who,
+    envelope: &Option<pb::Envelope>,
+    space: u64,
+    right: u8,
+    whole: bool,
+) -> Result<(), Refusal> {
+    let (Some(keeper), Some(_)) = (shared.keeper.get(), who.user()) else { return Ok(()) };
+    let envelope = self::envelope(envelope)?;
+    let checked = match whole {
+        true => keeper.check_capability(&envelope.capability, ClientId(envelope.client), SpaceId(space), right),
+        false => Err(Refusal::NotTrusted { why: "only nodes store single copies".into() }),
+    };
+    checked.inspect_err(|refusal| {
+        if matches!(refusal, Refusal::NotTrusted { .. }) {
+            shared.counters.not_trusted.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%refusal, space, "a request for chunks is refused");
+        }
+    })
 }
 
 pub(super) fn envelope(envelope: &Option<pb::Envelope>) -> Result<&pb::Envelope, Refusal> {

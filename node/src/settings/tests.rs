@@ -59,3 +59,17 @@ fn values_that_make_no_sense_are_refused() {
     assert!(error("[raft]\nelection_max_ms = 600").contains("not above election_min_ms"));
     assert!(error("record_store = \"rocks\"").contains("rocks"));
 }
+
+#[test]
+fn what_other_machines_would_reach_is_told() {
+    let at = |listen: &str, advertise: &str| {
+        let settings = Settings { listen: listen.into(), advertise: advertise.into(), ..Settings::default() };
+        settings.beyond_loopback().map(str::to_string)
+    };
+    for local in ["127.0.0.1:7400", "localhost:7400", "[::1]:7400", "127.9.9.9:0"] {
+        assert_eq!(at(local, ""), None);
+        assert_eq!(at("10.0.0.1:7400", local).as_deref(), Some("10.0.0.1:7400"));
+        assert_eq!(at(local, "node1.example:7400").as_deref(), Some("node1.example:7400"));
+    }
+    assert_eq!(at("0.0.0.0:7400", "").as_deref(), Some("0.0.0.0:7400"));
+}

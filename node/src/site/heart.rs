@@ -1,8 +1,8 @@
 //! Heartbeats: every so often the node tells the leader of the system group that it lives and how its disk is, and
 //! gets a lease and the newest site map.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use crate::identity::{Folder, Identity};
 use crate::meta::Groups;
 use crate::metrics::{GroupLevels, Metrics, NodeLevels};
 use crate::parts::Disk;
+use crate::trust::desk::Desk;
 
 /// How long one heartbeat may take; also the time after which another leader is looked for.
 const BEAT: Duration = Duration::from_millis(2500);
@@ -52,6 +53,7 @@ pub struct Standing {
     attached: Mutex<Vec<VolumeId>>,
     dropped: Mutex<Vec<VolumeId>>,
     hurry: Notify,
+    trust: OnceLock<Desk>,
 }
 
 impl Standing {
@@ -78,7 +80,14 @@ impl Standing {
             attached: Mutex::default(),
             dropped: Mutex::default(),
             hurry: Notify::new(),
+            trust: OnceLock::new(),
         }
+    }
+
+    /// What is counted about trust is shown from now on.
+    pub(crate) fn shows_trust(&self, desk: Desk) {
+        // Set once, at the start of the node.
+        let _ = self.trust.set(desk);
     }
 
     /// How long the lease still runs.
@@ -132,6 +141,7 @@ impl Standing {
             chunk_health: self.chunk.as_ref().map(|chunk| wire_health(&chunk.health())),
             lost_logs: levels.lost_logs,
             lost_records: levels.lost_records,
+            certificate_until: 0,
         }
     }
 
@@ -165,6 +175,7 @@ impl Standing {
             levels.chunk_put_bytes = asked.put_bytes.load(Ordering::Relaxed);
             levels.chunk_gets = asked.gets.load(Ordering::Relaxed);
             levels.chunk_get_bytes = asked.get_bytes.load(Ordering::Relaxed);
+            levels.chunks_not_trusted = asked.not_trusted.load(Ordering::Relaxed);
             levels.chunks_fetched = asked.fetched.load(Ordering::Relaxed);
             levels.bad_sums = chunk.bad_sums();
             levels.chunks_orphaned = asked.orphans.load(Ordering::Relaxed) + asked.left.load(Ordering::Relaxed);
@@ -174,6 +185,13 @@ impl Standing {
         if let Some(groups) = &self.groups {
             levels.extents_compacted = groups.compacted().extents.load(Ordering::Relaxed);
             levels.bytes_compacted = groups.compacted().bytes.load(Ordering::Relaxed);
+        }
+        if let Some(desk) = self.trust.get() {
+            let tally = desk.audit.tally();
+            (levels.trust_denied, levels.trust_refused) = (tally.denied, tally.refused);
+            levels.trust_crowded = tally.crowded;
+            let left = desk.keeper.as_ref().map_or(0, |keeper| keeper.until() - desk.clock.now().secs);
+            levels.certificate_left_s = u64::try_from(left).unwrap_or(0);
         }
         match self.disk.space().await {
             Ok(space) => {
@@ -243,6 +261,7 @@ pub async fn run(service: SiteService, every: Duration, mut stop: watch::Receive
     let standing = service.standing.clone();
     let mut remembered = (0, Instant::now() - REMEMBER);
     let mut unwelcome = None;
+    let mut renewal = None;
     loop {
         let sent = Instant::now();
         match tokio::time::timeout(BEAT, beat(&service, sent)).await {
@@ -257,6 +276,7 @@ pub async fn run(service: SiteService, every: Duration, mut stop: watch::Receive
             Ok(Err(refusal)) => tracing::debug!(%refusal, "heartbeat"),
             Err(_) => tracing::debug!("heartbeat: no answer in time"),
         }
+        crate::trust::renew::look(&service, &mut renewal).await;
         if remembered.1.elapsed() >= REMEMBER {
             remember(&standing, &mut remembered).await;
         }
@@ -298,6 +318,7 @@ async fn beat(service: &SiteService, sent: Instant) -> Result<(), Refusal> {
         zone: standing.labels.zone.clone(),
         have_map: map.version,
         adopted_map: map.version,
+        have_trust: service.keeper.as_ref().map_or(0, |keeper| keeper.news().version),
         attached: standing.attached.lock().iter().map(|volume| volume.0).collect(),
         dropped: standing.dropped.lock().iter().map(|volume| volume.0).collect(),
         lost_logs: standing.groups.as_ref().map_or(0, |groups| groups.lost_logs()),
@@ -323,6 +344,13 @@ async fn beat(service: &SiteService, sent: Instant) -> Result<(), Refusal> {
         let newest = codec::decode_sitemap(&reply.map)
             .map_err(|error| Refusal::Invalid { why: format!("site map from the leader: {error}") })?;
         standing.map.offer(newest);
+    }
+    if let (Some(keeper), false) = (&service.keeper, reply.trust.is_empty()) {
+        let news = codec::decode_trust(&reply.trust)
+            .map_err(|error| Refusal::Invalid { why: format!("what the leader says of trust: {error}") })?;
+        if let Err(error) = keeper.hear(news).await {
+            tracing::error!(%error, "take up whom to trust");
+        }
     }
     if reply.lease_ms > 0 {
         let until = sent + Duration::from_millis(u64::from(reply.lease_ms));

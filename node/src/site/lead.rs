@@ -16,6 +16,7 @@ use weft_core::site::{NodeJoin, SiteCommand, SiteMap, SiteOutcome, Volume};
 use super::beats::{Beat, Beats, Heard};
 use super::map::MapCell;
 use crate::meta::Group;
+use crate::trust::desk::Desk;
 
 /// How long a proposal is waited for.
 pub(super) const PROPOSE: Duration = Duration::from_secs(3);
@@ -37,12 +38,14 @@ pub struct Lead {
     /// Silence after which others take a node's place.
     pub(super) repair_after: Duration,
     pub(super) beats: Mutex<Beats>,
+    /// For what is asked about trust.
+    pub(crate) desk: Desk,
 }
 
 impl Lead {
     /// Knows nobody yet.
-    pub fn new(map: MapCell, lease: Duration, repair_after: Duration) -> Lead {
-        Lead { map, lease, repair_after, beats: Mutex::new(Beats::new(lease, Instant::now())) }
+    pub fn new(map: MapCell, lease: Duration, repair_after: Duration, desk: Desk) -> Lead {
+        Lead { map, lease, repair_after, desk, beats: Mutex::new(Beats::new(lease, Instant::now())) }
     }
 
     /// Proposes a change of what the system group keeps.
@@ -77,7 +80,12 @@ impl Lead {
         Ok(Granted { lease: if may { self.lease } else { Duration::ZERO }, map: self.map.get() })
     }
 
-    fn known(&self, replica: ReplicaId) -> Result<(), Refusal> {
+    /// Which site it is.
+    pub(crate) fn site(&self) -> SiteId {
+        self.map.get().site
+    }
+
+    pub(crate) fn known(&self, replica: ReplicaId) -> Result<(), Refusal> {
         match self.map.node(replica.node) {
             Some(node) if node.incarnation == replica.incarnation => Ok(()),
             Some(_) => Err(Refusal::WrongRecipient {

@@ -9,7 +9,7 @@ use weft_core::codec;
 use weft_core::ids::{ClientId, Incarnation, NodeId, PgEpoch, PgId, ReplicaId, SiteId, VolumeId};
 use weft_core::limits::MAX_NAME;
 use weft_core::refusal::Refusal;
-use weft_core::site::{Labels, NodeJoin, SiteCommand, SiteMap};
+use weft_core::site::{Labels, NodeJoin, SiteCommand, SiteMap, trust};
 use weft_proto::convert::{Envelope, parse_envelope};
 use weft_proto::link::MESSAGE_LIMIT;
 use weft_proto::pb;
@@ -23,6 +23,7 @@ use super::map::MapCell;
 use super::route::{Ask, PASSED, Route};
 use crate::meta::Group;
 use crate::settings::{check_addr, check_label};
+use crate::trust::{Keeper, desk, gate};
 
 /// How long a request that names no deadline is worked on, and the longest any is.
 const USUAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -35,6 +36,8 @@ pub struct SiteService {
     pub(crate) lead: Arc<Lead>,
     pub(crate) map: MapCell,
     pub(crate) standing: Arc<Standing>,
+    /// `None` in a site in plain text.
+    pub(crate) keeper: Option<Arc<Keeper>>,
 }
 
 impl SiteService {
@@ -56,6 +59,7 @@ impl SiteService {
 /// A request with an envelope.
 trait Enveloped: Clone + Send + Sync + 'static {
     fn envelope(&self) -> Option<pb::Envelope>;
+    fn envelope_mut(&mut self) -> &mut Option<pb::Envelope>;
 }
 
 macro_rules! enveloped {
@@ -63,6 +67,9 @@ macro_rules! enveloped {
         $(impl Enveloped for pb::$request {
             fn envelope(&self) -> Option<pb::Envelope> {
                 self.envelope.clone()
+            }
+            fn envelope_mut(&mut self) -> &mut Option<pb::Envelope> {
+                &mut self.envelope
             }
         })*
     };
@@ -76,7 +83,9 @@ enveloped!(
     ClientIdsRequest,
     NodeStatusRequest,
     DrainNodeRequest,
-    RemoveNodeRequest
+    RemoveNodeRequest,
+    TrustRequest,
+    RenewRequest
 );
 
 /// How the leader answers.
@@ -97,8 +106,11 @@ impl SiteService {
         there: Ask<Q, A>,
     ) -> Result<Response<A>, Status> {
         let passed = request.metadata().contains_key(PASSED);
-        let question = request.into_inner();
+        let who = gate::who(&request);
+        let mut question = request.into_inner();
         let answer = async {
+            // Before it is passed on: who hears it next sees only this node.
+            gate::admit(&who, question.envelope_mut())?;
             let envelope = parse_envelope(question.envelope())?;
             let time = deadline(&envelope);
             if let Some(group) = self.route.led() {
@@ -123,6 +135,18 @@ fn deadline(envelope: &Envelope) -> Duration {
     }
 }
 
+/// A node says such things of itself alone; what another node passes on, that one has looked at.
+fn speaks_for_itself<T>(request: &Request<T>, node: u32, incarnation: u64) -> Result<(), Status> {
+    let of = ReplicaId { node: NodeId(node), incarnation: Incarnation(incarnation) };
+    match gate::who(request).node() {
+        Some(name) if name.replica != of && !request.metadata().contains_key(PASSED) => {
+            let why = format!("{} speaks for {of}", name.replica);
+            Err(status::to_status(&Refusal::NotTrusted { why }))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The map's bytes if it is newer.
 fn newer(map: &SiteMap, have: u64) -> bytes::Bytes {
     if map.version > have { codec::encode_sitemap(map) } else { bytes::Bytes::new() }
@@ -131,9 +155,15 @@ fn newer(map: &SiteMap, have: u64) -> bytes::Bytes {
 #[tonic::async_trait]
 impl Site for SiteService {
     async fn map(&self, request: Request<pb::MapRequest>) -> Result<Response<pb::MapReply>, Status> {
+        let who = gate::who(&request);
         let request = request.into_inner();
         parse_envelope(request.envelope).map_err(|refusal| status::to_status(&refusal))?;
-        let map = self.map.get();
+        let mut map = self.map.get();
+        if let Some(user) = who.user().filter(|user| user.principal.tenant.0 != 0) {
+            let mut seen = SiteMap::clone(&map);
+            seen.volumes.retain(|volume| user.principal.sees(volume.tenant));
+            map = Arc::new(seen);
+        }
         if map.version == 0 {
             // Nobody has told this node yet: it was just started.
             return Err(status::to_status(&Refusal::Busy { retry_after_ms: 200 }));
@@ -146,6 +176,7 @@ impl Site for SiteService {
     }
 
     async fn heartbeat(&self, request: Request<pb::HeartbeatRequest>) -> Result<Response<pb::HeartbeatReply>, Status> {
+        speaks_for_itself(&request, request.get_ref().node, request.get_ref().incarnation)?;
         self.at_leader(request, heartbeat, |mut to, request| Box::pin(async move { to.heartbeat(request).await })).await
     }
 
@@ -192,7 +223,30 @@ impl Site for SiteService {
         request: Request<pb::NodeStatusRequest>,
     ) -> Result<Response<pb::NodeStatusReply>, Status> {
         parse_envelope(request.into_inner().envelope).map_err(|refusal| status::to_status(&refusal))?;
-        Ok(Response::new(self.standing.report().await))
+        let mut report = self.standing.report().await;
+        report.certificate_until = self.keeper.as_ref().map_or(0, |keeper| keeper.until());
+        Ok(Response::new(report))
+    }
+
+    async fn whoami(&self, request: Request<pb::WhoamiRequest>) -> Result<Response<pb::WhoamiReply>, Status> {
+        let who = gate::who(&request);
+        parse_envelope(request.into_inner().envelope).map_err(|refusal| status::to_status(&refusal))?;
+        let name = match (who.user(), who.node()) {
+            (Some(user), _) => user.principal.name.clone(),
+            (None, Some(node)) => format!("node {}", node.replica.node),
+            (None, None) => String::new(),
+        };
+        let principal = who.user().map(|user| desk::principal_to_wire(&user.principal));
+        Ok(Response::new(pb::WhoamiReply { name, site: self.standing.identity.site.0, principal }))
+    }
+
+    async fn trust(&self, request: Request<pb::TrustRequest>) -> Result<Response<pb::TrustReply>, Status> {
+        self.at_leader(request, desk::trust, |mut to, request| Box::pin(async move { to.trust(request).await })).await
+    }
+
+    async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewReply>, Status> {
+        speaks_for_itself(&request, request.get_ref().node, request.get_ref().incarnation)?;
+        self.at_leader(request, desk::renew, |mut to, request| Box::pin(async move { to.renew(request).await })).await
     }
 }
 
@@ -209,12 +263,17 @@ fn join<'a>(
         }
         let join = NodeJoin {
             incarnation: Incarnation(request.incarnation),
-            addr: request.addr,
+            addr: request.addr.clone(),
             meta: request.meta,
             chunk: request.chunk,
         };
+        let certified = desk::check_token(lead, group, &request).await?;
         let (node, site, site_name) = lead.join(group, join).await?;
-        Ok(pb::JoinReply { node: node.0, site: site.0, site_name })
+        let certificate = match certified {
+            true => Some(desk::certify_joined(lead, group, node, site, &request).await?),
+            false => None,
+        };
+        Ok(pb::JoinReply { node: node.0, site: site.0, site_name, certificate })
     })
 }
 
@@ -249,7 +308,10 @@ fn heartbeat<'a>(
         };
         let granted = lead.heartbeat(group, from, beat).await?;
         let lease_ms = u32::try_from(granted.lease.as_millis()).unwrap_or(u32::MAX);
-        Ok(pb::HeartbeatReply { lease_ms, map: newer(&granted.map, request.have_map) })
+        let failed = |error: weft_core::view::ViewError| Refusal::DiskFailed { why: error.to_string() };
+        let news = trust::news(&*group.local_view()?).map_err(failed)?;
+        let trust = if news.version > request.have_trust { codec::encode_trust(&news) } else { bytes::Bytes::new() };
+        Ok(pb::HeartbeatReply { lease_ms, map: newer(&granted.map, request.have_map), trust })
     })
 }
 

@@ -1,5 +1,6 @@
 //! How a data folder comes into a site: as the first node of a new one, or by asking a site in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,12 +11,18 @@ use weft_core::ids::{Incarnation, NodeId, SiteId};
 use weft_core::limits::MAX_REPLICATION;
 use weft_core::refusal::Refusal;
 use weft_proto::convert::Envelope;
+use weft_proto::link::Dial;
+use weft_proto::trust::{Credential, SecureDial, Trust, new_key};
 use weft_proto::{link, pb, status};
 
 use super::route::client;
 use crate::identity::{Bootstrap, Folder, FolderError, Identity, MAX_SITE_NAME};
 use crate::parts::{Dice, Parts};
 use crate::settings::Settings;
+use crate::trust::authority::SignError;
+use crate::trust::found::{self, FoundError};
+use crate::trust::token::JoinToken;
+use crate::trust::{Keeper, keeper};
 
 /// Meta groups for volumes at the most.
 pub const MAX_GROUPS: u32 = 64;
@@ -32,6 +39,9 @@ pub enum SetupError {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// No certificates can be made.
+    #[error(transparent)]
+    Found(#[from] FoundError),
     /// The site did not take the node in.
     #[error("join the site at {peer}: {refusal}")]
     Refused {
@@ -50,11 +60,24 @@ pub async fn is_member(_: &Settings, parts: &Parts) -> Result<bool, SetupError> 
     Ok(Folder(&*parts.disk).identity().await?.is_some())
 }
 
-/// Makes a folder the first node of a new site. Nothing is sent; the site begins when the node is first started.
+/// Makes a folder the first node of a new site in plain text, for one machine alone. Nothing is sent; the site begins when the node is first started.
 ///
 /// # Errors
 /// The folder is not fresh, a name or number makes no sense, the disk failed.
 pub async fn init(
+    settings: &Settings,
+    name: &str,
+    groups: u32,
+    replication: u8,
+    parts: &Parts,
+) -> Result<Identity, SetupError> {
+    let identity = prepare(settings, name, groups, replication, parts).await?;
+    Folder(&*parts.disk).set_identity(&identity).await?;
+    Ok(identity)
+}
+
+/// All but the last step.
+async fn prepare(
     settings: &Settings,
     name: &str,
     groups: u32,
@@ -82,8 +105,25 @@ pub async fn init(
         incarnation: Incarnation(new_life(&settings.advertise, parts)),
     };
     folder.set_bootstrap(Some(Bootstrap { groups, replication })).await?;
-    folder.set_identity(&identity).await?;
     Ok(identity)
+}
+
+/// The same, with an authority: everything between processes of this site is mutual TLS from the first moment on. Returns
+/// the credential of its administrator too, which is kept nowhere else.
+///
+/// # Errors
+/// As [`init`].
+pub async fn found(
+    settings: &Settings,
+    name: &str,
+    groups: u32,
+    replication: u8,
+    parts: &Parts,
+) -> Result<(Identity, Credential), SetupError> {
+    let identity = prepare(settings, name, groups, replication, parts).await?;
+    let admin = found::found(&identity, parts).await?;
+    Folder(&*parts.disk).set_identity(&identity).await?;
+    Ok((identity, admin))
 }
 
 /// Tells a folder's life from every other, so that one that was lost is missed.
@@ -103,11 +143,24 @@ fn site_id(dice: &dyn Dice) -> u32 {
     }
 }
 
-/// Asks the site of a running node in, and makes the folder its new node.
+/// Asks the site of a running node in, and makes the folder its new node. For sites in plain text.
 ///
 /// # Errors
 /// The folder is not fresh, the site does not answer or refuses, the disk failed.
 pub async fn join(settings: &Settings, peer: &str, parts: &Parts) -> Result<Identity, SetupError> {
+    join_with(settings, peer, None, parts).await
+}
+
+/// The same, with the token that a site with an authority wants.
+///
+/// # Errors
+/// As [`join`]; who answers is not of the site that the token names.
+pub async fn join_with(
+    settings: &Settings,
+    peer: &str,
+    token: Option<&JoinToken>,
+    parts: &Parts,
+) -> Result<Identity, SetupError> {
     let addr = settings.advertised(&settings.listen);
     if addr.ends_with(":0") {
         return Err(SetupError::Invalid(format!("others can't reach {addr}: set a port in listen or advertise")));
@@ -116,8 +169,28 @@ pub async fn join(settings: &Settings, peer: &str, parts: &Parts) -> Result<Iden
     folder.must_be_fresh().await?;
     let incarnation = folder.joining(new_life(&addr, parts)).await?;
     let refused = |refusal| SetupError::Refused { peer: peer.to_string(), refusal };
-    let channel = link::channel(parts.dial.clone(), peer)
-        .map_err(|error| SetupError::Invalid(format!("address {peer}: {error}")))?;
+    let key = new_key().map_err(|error| FoundError::Sign(SignError::of(&error)))?;
+    let dial: Arc<dyn Dial> = match token {
+        Some(token) => {
+            let clock = parts.clock.clone();
+            let now = Arc::new(move || clock.now().secs.max(0).unsigned_abs());
+            let trust = Trust::joining(token.authority, now)
+                .map_err(|why| SetupError::Invalid(format!("prepare to join: {why}")))?;
+            let dial = SecureDial::new(parts.dial.clone(), trust);
+            // What is wrong with the one that answers is lost in what gRPC says of it.
+            match tokio::time::timeout(ATTEMPT, dial.dial(peer)).await {
+                Err(_) => return Err(refused(Refusal::Unknown { why: "no answer in time".into() })),
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    return Err(refused(Refusal::NotTrusted { why: error.to_string() }));
+                }
+                // gRPC tries again.
+                Ok(_) => {}
+            }
+            Arc::new(dial)
+        }
+        None => parts.dial.clone(),
+    };
+    let channel = link::channel(dial, peer).map_err(|error| SetupError::Invalid(format!("address {peer}: {error}")))?;
     let envelope = Envelope { deadline_ms: ATTEMPT.as_millis() as u32, ..Envelope::default() }.to_wire();
     let question = pb::JoinRequest {
         envelope: Some(envelope.clone()),
@@ -125,6 +198,9 @@ pub async fn join(settings: &Settings, peer: &str, parts: &Parts) -> Result<Iden
         addr,
         meta: settings.meta,
         chunk: settings.chunk,
+        token: token.map_or(0, |token| token.id),
+        token_secret: token.map(|token| token.secret.to_vec().into()).unwrap_or_default(),
+        public_key: key.public.into(),
     };
     let end = Instant::now() + JOIN;
     let reply = loop {
@@ -143,8 +219,21 @@ pub async fn join(settings: &Settings, peer: &str, parts: &Parts) -> Result<Iden
     };
     let identity =
         Identity { site: SiteId(reply.site), site_name: reply.site_name, node: NodeId(reply.node), incarnation };
+    if let Some(certificate) = reply.certificate {
+        let ders = certificate.authorities.iter().map(|der| der.to_vec());
+        let credential = Credential::of(certificate.own.to_vec(), key.private, ders, certificate.until);
+        keeper::write(&*parts.disk, &credential).await?;
+    } else if token.is_some() {
+        return Err(refused(Refusal::Unknown { why: "the answer holds no certificate".into() }));
+    }
     // Where else to ask, should this peer be gone at the first start. Without it the configured peers must do.
     let question = pb::MapRequest { envelope: Some(envelope), have_version: 0 };
+    let channel = match Keeper::open(parts.disk.clone(), parts.clock.clone()).await {
+        Ok(None) => channel,
+        Ok(Some(keeper)) => link::channel(Arc::new(SecureDial::new(parts.dial.clone(), keeper.trust.clone())), peer)
+            .map_err(|error| SetupError::Invalid(format!("address {peer}: {error}")))?,
+        Err(error) => return Err(SetupError::Invalid(error.to_string())),
+    };
     match tokio::time::timeout(ATTEMPT, client(channel).map(Request::new(question))).await {
         Ok(Ok(reply)) if codec::decode_sitemap(&reply.get_ref().map).is_ok() => {
             folder.set_last_map(&reply.get_ref().map).await?;

@@ -71,6 +71,15 @@ pub enum Command {
         /// For the volumes of which space.
         space: SpaceId,
     },
+    /// The same for a user: nobody else may ask in that session. Refused if it is another's.
+    OwnSession {
+        /// Whose.
+        client: ClientId,
+        /// For the volumes of which space.
+        space: SpaceId,
+        /// The user.
+        owner: PrincipalId,
+    },
     /// Ends a session: its later requests are refused, its orphans lose their holder, its unreferenced chunks may go.
     EndSession {
         /// Whose.

@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::codec::CodecError;
 use crate::codec::wire::{Code, Reader};
-use crate::ids::{ChunkId, ClientId, GroupId, Ino, NodeId, PgId, SlotId, SpaceId, VolumeId};
+use crate::ids::{ChunkId, ClientId, GroupId, Ino, NodeId, PgId, PrincipalId, SlotId, SpaceId, VolumeId};
 use crate::name::{Name, XattrName};
 
 /// First byte of keys that belong to whoever holds the records (the applied log id, for instance); no key of this
@@ -133,6 +133,21 @@ pub(crate) fn site_pg(pg: PgId) -> Bytes {
 /// What the members of a placement group have seen.
 pub(crate) fn site_past(pg: PgId) -> Bytes {
     Key::of(SITE).u8(6).u32(pg.0).done()
+}
+
+/// What the site keeps of trust.
+pub(crate) fn site_trust() -> Bytes {
+    Key::of(SITE).u8(80).done()
+}
+
+/// A user of the site.
+pub(crate) fn site_user(user: PrincipalId) -> Bytes {
+    Key::of(SITE).u8(81).u64(user.0).done()
+}
+
+/// A join token.
+pub(crate) fn site_token(id: u64) -> Bytes {
+    Key::of(SITE).u8(82).u64(id).done()
 }
 
 /// All nodes, groups, volumes or placement groups: the bounds of the table of `sample`, a key of it.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use crate::codec::{self, ChunkRef, Head, Session};
 use crate::entry::{Caller, Command, Cred, Entry};
-use crate::ids::{ChunkId, ClientId, GroupId, Ino, PgId, Seq, SpaceId, VolumeId};
+use crate::ids::{ChunkId, ClientId, GroupId, Ino, PgId, PrincipalId, Seq, SpaceId, VolumeId};
 use crate::keys;
 use crate::limits::{MAX_CHANGES, MAX_PENDING};
 use crate::namespace::fail::Fail;
@@ -97,7 +97,8 @@ fn apply_own<'a>(
     let done = match command {
         Command::Site(command) if group == GroupId::SYSTEM => site::apply(&mut out, now, command).map(Outcome::Site),
         Command::Site(_) => Err(Refusal::NotServed { what: format!("the site, in group {group}") }.into()),
-        Command::OpenSession { client, space } => session::open(&mut out, *client, *space),
+        Command::OpenSession { client, space } => session::open(&mut out, *client, *space, PrincipalId(0)),
+        Command::OwnSession { client, space, owner } => session::open(&mut out, *client, *space, *owner),
         Command::EndSession { client, space } => session::end(&mut out, *client, *space),
         Command::NameNoneBelow { client, space, counter } => {
             session::name_none_below(&mut out, *client, *space, *counter)
@@ -253,6 +254,23 @@ pub fn session(view: &dyn View, client: ClientId, space: SpaceId) -> Result<Resu
     })
 }
 
+/// The same, and whether a user may ask in it: `NotTrusted` if it is another's.
+///
+/// # Errors
+/// As [`session`].
+pub fn session_of(
+    view: &dyn View,
+    client: ClientId,
+    space: SpaceId,
+    user: PrincipalId,
+) -> Result<Result<(), Refusal>, ViewError> {
+    let found: Option<Session> = records::get(view, &keys::session(space, client))?;
+    match found {
+        Some(found) if !session::is_of(&found, user) => Ok(Err(session::another())),
+        _ => session(view, client, space),
+    }
+}
+
 /// All open sessions of this group, in order.
 ///
 /// # Errors
@@ -284,7 +302,7 @@ pub fn session_list(view: &dyn View) -> Result<Vec<SessionInfo>, ViewError> {
     records::scan(view, keys::sessions(), |key, value| {
         let (space, client) = keys::two_ids(key).map_err(|err| damaged(key, &err))?;
         let session: Session = codec::decode(value).map_err(|err| damaged(key, &err))?;
-        let Session { acked_below, ended, named_below: _ } = session;
+        let Session { acked_below, ended, .. } = session;
         found.push(SessionInfo { client: ClientId(client), space: SpaceId(space), acked_below, ended });
         Ok(ControlFlow::Continue(()))
     })?;

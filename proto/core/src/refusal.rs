@@ -259,6 +259,13 @@ pub enum Refusal {
         why: String,
     },
 
+    /// EACCES: who asks is not believed, or may not ask this. The same request may succeed with another credential.
+    #[error("not trusted: {why}")]
+    NotTrusted {
+        /// Why.
+        why: String,
+    },
+
     // -- chunks --
     /// The caller's placement table is older than the server's: fetch the site map and try again.
     #[error("placement group {pg} is at epoch {epoch}")]
@@ -335,7 +342,7 @@ impl Refusal {
             Refusal::TooDeep => ELOOP,
             Refusal::TooManyLinks { .. } => EMLINK,
             Refusal::NameTooLong { .. } => ENAMETOOLONG,
-            Refusal::Denied => EACCES,
+            Refusal::Denied | Refusal::NotTrusted { .. } => EACCES,
             Refusal::NotPermitted => EPERM,
             Refusal::FileTooBig { .. } => EFBIG,
             Refusal::Unsupported { .. } => EOPNOTSUPP,

@@ -6,6 +6,7 @@ pub mod convert;
 pub mod fuzzing;
 pub mod link;
 pub mod status;
+pub mod trust;
 
 /// The generated messages, clients and servers.
 #[allow(missing_docs, clippy::all, unreachable_pub)]

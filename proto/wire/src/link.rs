@@ -12,6 +12,8 @@ use tonic::transport::{Channel, Endpoint, Server, server::Connected};
 
 use weft_core::limits::MAX_MESSAGE;
 
+use crate::trust::{Peer, Whom};
+
 /// A byte stream to another process.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
@@ -22,6 +24,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 pub trait Dial: Send + Sync + 'static {
     /// Connects to `addr`.
     async fn dial(&self, addr: &str) -> io::Result<Link>;
+
+    /// Connects to `addr` and makes sure of who answers there. In plain text nobody can: it takes whoever does.
+    async fn dial_to(&self, addr: &str, whom: Whom) -> io::Result<Link> {
+        let _ = whom;
+        self.dial(addr).await
+    }
 }
 
 /// Accepts connections.
@@ -41,46 +49,62 @@ pub trait Listen: Send + Sync + 'static {
 }
 
 /// One connection.
-pub struct Link(Pin<Box<dyn Stream>>);
+pub struct Link {
+    stream: Pin<Box<dyn Stream>>,
+    peer: Peer,
+}
 
 impl Link {
-    /// Wraps a stream.
+    /// Wraps a stream, with nobody known at its other end.
     pub fn new(stream: impl Stream) -> Link {
-        Link(Box::pin(stream))
+        Link { stream: Box::pin(stream), peer: Peer::default() }
+    }
+
+    /// With what is known of the other end.
+    #[must_use]
+    pub fn with_peer(self, peer: Peer) -> Link {
+        Link { peer, ..self }
+    }
+
+    /// What is known of the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 }
 
 impl AsyncRead for Link {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_read(cx, buf)
+        self.stream.as_mut().poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write(cx, buf)
+        self.stream.as_mut().poll_write(cx, buf)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.as_mut().poll_write_vectored(cx, bufs)
+        self.stream.as_mut().poll_write_vectored(cx, bufs)
     }
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_flush(cx)
+        self.stream.as_mut().poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.as_mut().poll_shutdown(cx)
+        self.stream.as_mut().poll_shutdown(cx)
     }
 }
 
 impl Connected for Link {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Peer;
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
 }
 
 /// The real network: TCP without delay.
@@ -100,9 +124,9 @@ struct TcpAccept(tokio::net::TcpListener);
 #[async_trait::async_trait]
 impl Accept for TcpAccept {
     async fn accept(&mut self) -> io::Result<Link> {
-        let (stream, _) = self.0.accept().await?;
+        let (stream, from) = self.0.accept().await?;
         stream.set_nodelay(true)?;
-        Ok(Link::new(stream))
+        Ok(Link::new(stream).with_peer(Peer { from: Some(from), ..Peer::default() }))
     }
     fn local_addr(&self) -> io::Result<String> {
         Ok(self.0.local_addr()?.to_string())
@@ -129,6 +153,11 @@ const MAX_GIVEN_UP: usize = 4096;
 /// A lazily connected, self-reconnecting gRPC channel to `addr` (`host:port`), with the windows and frames measured
 /// best for chunks and keep-alive on, so that a silent peer is noticed.
 pub fn channel(dial: Arc<dyn Dial>, addr: &str) -> Result<Channel, tonic::transport::Error> {
+    channel_to(dial, addr, Whom::AnyNode)
+}
+
+/// The same, to one node and no other.
+pub fn channel_to(dial: Arc<dyn Dial>, addr: &str, whom: Whom) -> Result<Channel, tonic::transport::Error> {
     let addr = addr.to_string();
     Ok(Endpoint::from_shared(format!("http://{addr}"))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -139,7 +168,7 @@ pub fn channel(dial: Arc<dyn Dial>, addr: &str) -> Result<Channel, tonic::transp
         .keep_alive_while_idle(true)
         .connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
             let (dial, addr) = (dial.clone(), addr.clone());
-            async move { Ok::<_, io::Error>(hyper_util::rt::TokioIo::new(dial.dial(&addr).await?)) }
+            async move { Ok::<_, io::Error>(hyper_util::rt::TokioIo::new(dial.dial_to(&addr, whom).await?)) }
         })))
 }
 

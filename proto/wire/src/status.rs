@@ -104,6 +104,7 @@ fn code(refusal: &Refusal) -> Code {
         | Refusal::XattrTooBig { .. }
         | Refusal::TooLarge { .. } => Code::InvalidArgument,
         Refusal::Denied | Refusal::NotPermitted | Refusal::ChunkNotYours { .. } => Code::PermissionDenied,
+        Refusal::NotTrusted { .. } => Code::Unauthenticated,
         Refusal::Unsupported { .. } => Code::Unimplemented,
         Refusal::QuotaExceeded | Refusal::NoSpace { .. } | Refusal::WindowFull { .. } | Refusal::Busy { .. } => {
             Code::ResourceExhausted

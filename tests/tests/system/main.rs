@@ -13,5 +13,6 @@ mod place;
 mod repair;
 mod rot;
 mod tree;
+mod trust;
 mod two_mounts;
 mod wipes;

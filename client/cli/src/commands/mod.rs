@@ -15,6 +15,7 @@ mod rm;
 mod stat;
 pub(crate) mod status;
 mod sync;
+mod user;
 mod volume;
 
 use crate::args::{Cli, ClusterCommand, Command, NodeArgs};
@@ -42,10 +43,19 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(args).await,
         Command::Node(NodeArgs { order: Some(order), .. }) => place::run(&connect, order).await,
         Command::Node(args) => node::run(args).await,
-        Command::Cluster(ClusterCommand::Init { config, name, groups, replication }) => {
-            until_interrupted(cluster::init(config, name, groups, replication)).await
+        Command::Cluster(ClusterCommand::Init { config, name, groups, replication, plain }) => {
+            until_interrupted(cluster::init(&connect, config, name, groups, replication, plain)).await
         }
-        Command::Cluster(ClusterCommand::Join { config, peer }) => until_interrupted(cluster::join(config, peer)).await,
+        Command::Cluster(ClusterCommand::Join { config, peer, token }) => {
+            until_interrupted(cluster::join(config, peer, token)).await
+        }
+        Command::Cluster(ClusterCommand::Token { expires }) => {
+            until_interrupted(cluster::token(&connect, expires)).await
+        }
+        Command::Cluster(ClusterCommand::Rotate { authority, drop }) => {
+            until_interrupted(cluster::rotate(&connect, authority, drop)).await
+        }
+        Command::User(command) => until_interrupted(user::run(&connect, command)).await,
         Command::Cluster(ClusterCommand::Status { json }) => until_interrupted(status::run(&connect, json)).await,
         Command::Mount(args) => mount::run(&connect, args).await,
         Command::Sync { path } => until_interrupted(sync::run(path)).await,

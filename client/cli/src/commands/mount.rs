@@ -9,7 +9,7 @@ use weft_client::Client;
 use weft_fuse::{MountOptions, Mounted};
 
 use crate::args::{ConnectArgs, Durability, MountArgs};
-use crate::connect::{close, connect_with, options as connect_options};
+use crate::connect::{close, connect_with, credential, options as connect_options};
 use crate::failure::{Doing, Failure};
 use crate::interrupt::Interrupts;
 use crate::{output, system};
@@ -42,7 +42,7 @@ async fn in_foreground(to: &ConnectArgs, args: &MountArgs, tell_starter: bool) -
     let standing = async {
         let mut connecting = connect_options(to);
         connecting.write_leases = args.durability == Durability::Relaxed;
-        let client = connect_with(connecting).await?;
+        let client = connect_with(connecting, credential(to)?.as_ref()).await?;
         let options = MountOptions {
             read_only: args.read_only,
             allow_other: args.allow_other.then_some(true),

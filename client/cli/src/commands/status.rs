@@ -59,6 +59,8 @@ struct ShownNode {
 struct ShownReport {
     version: String,
     uptime_ms: u64,
+    /// Seconds since 1970; 0: plain text.
+    certificate_until: i64,
     map_version: u64,
     lease_left_ms: u32,
     total_bytes: u64,
@@ -180,6 +182,22 @@ pub(crate) async fn ask(client: &Client) -> Result<Status, Failure> {
     Ok(status(&map, &reports))
 }
 
+/// Renewal begins at a third of a certificate's life, a month: what is left of less than this was not renewed in time.
+const EXPIRES_SOON_S: i64 = 21 * 86_400;
+
+fn now_s() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn certificate_problem(node: u32, until: i64, now: i64, problems: &mut Vec<String>) {
+    if until != 0 && until - now < EXPIRES_SOON_S {
+        let days = (until - now) / 86_400;
+        problems
+            .push(format!("the certificate of node {node} expires in {days} days and was not renewed: see its log"));
+    }
+}
+
 /// Puts together what the site says and what the nodes say.
 fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
     let nodes: Vec<ShownNode> = map.nodes.iter().map(|node| shown_node(map, node, reports.get(&node.id))).collect();
@@ -197,6 +215,7 @@ fn status(map: &SiteMap, reports: &BTreeMap<NodeId, NodeReport>) -> Status {
         if let Some(report) = &node.report {
             chunk_problems(node.id, &report.chunk_health, &mut problems);
             notes.extend(node.mended(report));
+            certificate_problem(node.id, report.certificate_until, now_s(), &mut problems);
         }
     }
     group_problems(map, &groups, reports, &mut problems);
@@ -370,6 +389,7 @@ fn shown_node(map: &SiteMap, node: &weft_client::site::Node, report: Option<&Nod
         report: report.map(|report| ShownReport {
             version: report.version.clone(),
             uptime_ms: report.uptime_ms,
+            certificate_until: report.certificate_until,
             map_version: report.map_version,
             lease_left_ms: report.lease_left_ms,
             total_bytes: report.total_bytes,

@@ -25,7 +25,7 @@ const NAME: &str = "hello.bin";
 /// Runs the demonstration.
 pub(crate) async fn run(interrupts: &mut Interrupts) -> Result<(), Failure> {
     let dir = std::env::temp_dir().join(format!("weft-demo-{}", std::process::id()));
-    let mut site = DevSite::new(Layout::open(&dir, Some(NODES), Some(0))?);
+    let mut site = DevSite::new(Layout::open(&dir, Some(NODES), Some(0))?, false);
     let shown = tokio::select! {
         biased;
         () = interrupts.next() => Err(Failure::interrupted()),
@@ -45,7 +45,7 @@ async fn show(site: &mut DevSite, dir: &Path) -> Result<(), Failure> {
     step("Mounting")?;
     let at = dir.join("mnt");
     std::fs::create_dir_all(&at).doing("make the mount point")?;
-    let client = connect_with(site.connect_options()).await?;
+    let client = connect_with(site.connect_options(), None).await?;
     let mounted = match mount(client.clone(), weft_client::site::ROOT_VOLUME, &at, MountOptions::default()).await {
         Ok((_, mounted)) => {
             said(format!("the site is the folder {}", at.display()))?;

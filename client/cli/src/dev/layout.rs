@@ -91,6 +91,11 @@ impl Layout {
         Ok(Layout { dir, nodes, _lock: lock })
     }
 
+    /// The administrator's credential, where the site has certificates.
+    pub(crate) fn credential(&self) -> PathBuf {
+        self.dir.join("credential")
+    }
+
     /// Where the nodes answer.
     pub(crate) fn addrs(&self) -> Vec<String> {
         self.nodes.iter().map(NodePlace::addr).collect()

@@ -29,7 +29,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
         return demo::run(&mut interrupts).await;
     }
     let layout = Layout::open(&args.dir, args.nodes, args.port)?;
-    let mut site = DevSite::new(layout);
+    let mut site = DevSite::new(layout, args.tls);
     let started = tokio::select! {
         biased;
         () = interrupts.next() => Err(Failure::interrupted()),
@@ -106,7 +106,7 @@ async fn mount_root(site: &DevSite, path: &Path) -> Result<(Client, Mounted), Fa
     }
     let mut options = site.connect_options();
     options.write_leases = true;
-    let client = connect_with(options).await?;
+    let client = connect_with(options, site.credential()?.as_ref()).await?;
     mount(client, weft_client::site::ROOT_VOLUME, path, MountOptions::default()).await
 }
 
@@ -121,6 +121,9 @@ fn what_to_try(layout: &Layout, mounted: Option<&Path>) -> String {
         out += &format!("  mounted  {}\n", path.display());
     }
     out += "\nTry, in another terminal:\n";
+    if layout.credential().exists() {
+        out += &format!("  export WEFT_CREDENTIAL={}\n", layout.credential().display());
+    }
     if layout.nodes[0].addr() != "127.0.0.1:7400" {
         out += &format!("  export WEFT_CONNECT={}\n", layout.addrs().join(","));
     }

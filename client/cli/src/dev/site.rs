@@ -10,8 +10,8 @@ use super::children::Children;
 use super::layout::{Layout, NodePlace, check_free};
 use super::record::State;
 use crate::commands::status;
-use crate::connect::{close, connect_with};
-use crate::failure::Failure;
+use crate::connect::{Shown, close, connect_with};
+use crate::failure::{Doing, Failure};
 use crate::interrupt::Interrupts;
 use crate::local_node::{self, Running};
 use crate::output;
@@ -28,6 +28,8 @@ const SHOWN_LINES: usize = 5;
 /// The nodes of a folder, as far as they run.
 pub(crate) struct DevSite {
     layout: Layout,
+    /// A site that is made now gets certificates.
+    tls: bool,
     /// The only node, in this process.
     inside: Option<Running>,
     children: Children,
@@ -36,13 +38,47 @@ pub(crate) struct DevSite {
 
 impl DevSite {
     /// None runs yet.
-    pub(crate) fn new(layout: Layout) -> DevSite {
-        DevSite { layout, inside: None, children: Children::default(), mount: None }
+    pub(crate) fn new(layout: Layout, tls: bool) -> DevSite {
+        DevSite { layout, tls, inside: None, children: Children::default(), mount: None }
     }
 
     /// The folder.
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Who a client of it is, where the site has certificates.
+    pub(crate) fn credential(&self) -> Result<Option<Shown>, Failure> {
+        let path = self.layout.credential();
+        if path.exists() { Shown::load(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Makes the site with its first node.
+    async fn make(&self, first: &NodePlace, copies: u8) -> Result<(), Failure> {
+        match self.tls {
+            true => local_node::found(&first.settings, NAME, GROUPS, copies, &self.layout.credential()).await?,
+            false => local_node::init(&first.settings, NAME, GROUPS, copies).await?,
+        };
+        Ok(())
+    }
+
+    /// A join token, where the site has certificates.
+    async fn token(&self) -> Result<Option<String>, Failure> {
+        let Some(credential) = self.credential()? else { return Ok(None) };
+        let end = Instant::now() + HEALTHY_WITHIN;
+        loop {
+            let asked = async {
+                let client = connect_with(self.connect_options(), Some(&credential)).await?;
+                let token = client.join_token(600).await.doing("ask for a join token")?;
+                close(&client).await?;
+                Ok(token)
+            };
+            match asked.await {
+                Ok(token) => return Ok(Some(token)),
+                Err(failure) if Instant::now() >= end => return Err(failure),
+                Err(_) => tokio::time::sleep(ASK_EVERY).await,
+            }
+        }
     }
 
     /// How a client reaches it.
@@ -75,7 +111,7 @@ impl DevSite {
 
     async fn start_inside(&mut self, node: &NodePlace) -> Result<(), Failure> {
         if !local_node::is_member(&node.settings).await? {
-            local_node::init(&node.settings, NAME, GROUPS, 1).await?;
+            self.make(node, 1).await?;
             output::line("made a new site with one copy of each chunk")?;
         }
         self.inside = Some(local_node::start(node.settings.clone()).await?);
@@ -86,7 +122,7 @@ impl DevSite {
         let copies = MOST_COPIES.min(nodes.len() as u8);
         let (first, others) = (&nodes[0], &nodes[1..]);
         if !local_node::is_member(&first.settings).await? {
-            local_node::init(&first.settings, NAME, GROUPS, copies).await?;
+            self.make(first, copies).await?;
             output::line(format!("made a new site with {copies} copies of each chunk"))?;
         }
         self.children.start(first)?;
@@ -99,7 +135,8 @@ impl DevSite {
         }
         for node in fresh {
             let peer = first.addr();
-            let joined = self.unless_ended(local_node::join(&node.settings, &peer)).await?;
+            let token = self.token().await?;
+            let joined = self.unless_ended(local_node::join(&node.settings, &peer, token.as_deref())).await?;
             output::line(format!("node {} joined", joined.node))?;
             self.children.start(node)?;
         }
@@ -138,11 +175,11 @@ impl DevSite {
     /// Waits until nothing is wrong with the site. What is wrong for long is told, and no reason not to go on as long as
     /// somebody answers.
     pub(crate) async fn wait_healthy(&mut self) -> Result<(), Failure> {
-        let options = self.connect_options();
+        let (options, credential) = (self.connect_options(), self.credential()?);
         self.unless_ended(async {
             let end = Instant::now() + HEALTHY_WITHIN;
             let client = loop {
-                match connect_with(options.clone()).await {
+                match connect_with(options.clone(), credential.as_ref()).await {
                     Ok(client) => break client,
                     Err(failure) if Instant::now() >= end => return Err(failure),
                     Err(_) => tokio::time::sleep(ASK_EVERY).await,

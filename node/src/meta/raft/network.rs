@@ -103,8 +103,8 @@ impl Link {
     fn client(&self) -> Result<RaftClient<Channel>, Refusal> {
         let known = self.network.map.node(self.to.node).filter(|node| node.meta_replica() == self.to);
         let channel = match known {
-            Some(node) => self.network.peers.addr(&node.addr)?,
-            None => self.network.peers.addr(&self.fallback)?,
+            Some(node) => self.network.peers.node_at(node.id, &node.addr)?,
+            None => self.network.peers.node_at(self.to.node, &self.fallback)?,
         };
         Ok(RaftClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
     }

@@ -8,6 +8,9 @@
 mod acl;
 
 pub use acl::{Acl, Who};
+pub mod capability;
+pub mod door;
+pub mod principal;
 
 use crate::entry::Cred;
 use crate::namespace::inode::{Inode, Kind};

@@ -98,6 +98,7 @@ code_enum!(Command {
     9 => Revoke { volume, dir, client },
     50 => Mark(mark),
     70 => NameNoneBelow { client, space, counter },
+    80 => OwnSession { client, space, owner },
 });
 code_struct!(AttachVolume { volume, space, slot, mode, uid, gid });
 code_enum!(Step {

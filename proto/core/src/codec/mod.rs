@@ -11,6 +11,7 @@ mod command;
 mod record;
 mod reply;
 mod site;
+mod trust;
 pub(crate) mod wire;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use crate::namespace::lease::Held;
 use crate::namespace::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::site::SiteMap;
+use crate::site::trust::TrustNews;
 
 /// The version that this code writes. Lower ones stay readable.
 pub const VERSION: u8 = 1;
@@ -104,6 +106,19 @@ pub fn encode_sitemap(map: &SiteMap) -> Bytes {
 /// # Errors
 /// [`CodecError`] for bytes that no [`encode_sitemap`] wrote.
 pub fn decode_sitemap(bytes: &[u8]) -> Result<SiteMap, CodecError> {
+    decode(bytes)
+}
+
+/// Bytes of what every node knows of trust.
+pub fn encode_trust(news: &TrustNews) -> Bytes {
+    encode(news)
+}
+
+/// What every node knows of trust, from its bytes.
+///
+/// # Errors
+/// [`CodecError`] for bytes that no [`encode_trust`] wrote.
+pub fn decode_trust(bytes: &[u8]) -> Result<TrustNews, CodecError> {
     decode(bytes)
 }
 

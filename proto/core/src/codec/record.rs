@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::wire::{Code, CodecError, Reader, Writer, code_enum, code_struct};
 use crate::access::Acl;
-use crate::ids::{ClientId, Epoch, Ino, PgId, Seq, SlotId, SpaceId};
+use crate::ids::{ClientId, Epoch, Ino, PgId, PrincipalId, Seq, SlotId, SpaceId};
 use crate::namespace::inode::{Dirent, Inode};
 
 /// The head of a volume: what its operations share.
@@ -39,9 +39,11 @@ pub(crate) struct Session {
     pub(crate) ended: bool,
     /// Chunks of the session with a lower counter are never named for the first time any more.
     pub(crate) named_below: u64,
+    /// Who opened it, and alone may ask in it; 0: anybody, in a site in plain text.
+    pub(crate) owner: PrincipalId,
 }
 
-code_struct!(Session { acked_below, ended, named_below });
+code_struct!(Session { acked_below, ended, named_below, owner });
 
 /// The reply to one request of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]

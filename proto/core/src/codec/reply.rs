@@ -118,4 +118,5 @@ code_enum!(Refusal {
     46 => DiskFailed { why },
     47 => Leased { volume, dir },
     48 => NoLease { dir },
+    80 => NotTrusted { why },
 });

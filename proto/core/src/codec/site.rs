@@ -21,12 +21,14 @@ code_enum!(SiteCommand {
     41 => RemoveNode { node, force },
     50 => DeleteVolume { volume },
     51 => VolumeGone { volume },
+    80 => Trust(command),
 });
 code_enum!(SiteOutcome {
     1 => Done,
     2 => Joined { node, site },
     3 => Volume(volume),
     4 => ClientIds { site, first, count },
+    80 => Trust(outcome),
 });
 code_struct!(NodeJoin { incarnation, addr, meta, chunk });
 code_struct!(Node { id, incarnation, addr, meta, chunk, status, labels, draining, lost_logs });

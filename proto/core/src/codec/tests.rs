@@ -15,6 +15,7 @@ use crate::namespace::outcome::Outcome;
 use crate::namespace::step::Step;
 use crate::refusal::Refusal;
 use crate::site::records::SiteHead;
+use crate::site::trust::{Token, TrustCommand, TrustNews, TrustRecord, User};
 use crate::site::{Group, Node, Pg, PgPast, SiteCommand, SiteMap, Volume};
 
 /// Numbers that follow from a seed.
@@ -91,6 +92,11 @@ proptest! {
         round_trips(&<Result<Outcome, Refusal>>::each(dice));
         round_trips(&Refusal::each(dice));
         round_trips(&[SiteMap::any(dice)]);
+        round_trips(&TrustCommand::each(dice));
+        round_trips(&[TrustNews::any(dice)]);
+        round_trips(&[TrustRecord::any(dice)]);
+        round_trips(&[User::any(dice)]);
+        round_trips(&[Token::any(dice)]);
         round_trips(&[Head::any(dice)]);
         round_trips(&[Session::any(dice)]);
         round_trips(&[StoredReply::any(dice)]);

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use crate::codec::{self, Session, StoredReply};
 use crate::entry::Caller;
-use crate::ids::{ClientId, SpaceId};
+use crate::ids::{ClientId, PrincipalId, SpaceId};
 use crate::keys;
 use crate::limits::MAX_WINDOW;
 use crate::namespace::fail::Fail;
@@ -34,6 +34,10 @@ pub(crate) fn place(view: &dyn View, caller: &Caller) -> Result<Place, Fail> {
     };
     if session.ended {
         return Err(Refusal::SessionEnded { client, space }.into());
+    }
+    // Before its replies: what another was answered is nobody else's.
+    if !is_of(&session, caller.cred.principal) {
+        return Err(another().into());
     }
     let key = reply_key(caller);
     if let Some(stored) = records::get::<StoredReply>(view, &key)?
@@ -74,9 +78,25 @@ pub(crate) fn is_passing(refusal: &Refusal) -> bool {
     )
 }
 
+/// Whether a user may ask in a session.
+pub(crate) fn is_of(session: &Session, user: PrincipalId) -> bool {
+    session.owner.0 == 0 || session.owner == user
+}
+
+/// What is said to whom it is not.
+pub(crate) fn another() -> Refusal {
+    Refusal::NotTrusted { why: "the session is another user's".into() }
+}
+
 /// Makes a session known. One that has ended stays ended.
-pub(crate) fn open(out: &mut Overlay<'_>, client: ClientId, space: SpaceId) -> Result<Outcome, Fail> {
+pub(crate) fn open(
+    out: &mut Overlay<'_>,
+    client: ClientId,
+    space: SpaceId,
+    owner: PrincipalId,
+) -> Result<Outcome, Fail> {
     match find(out, client, space)? {
+        Some(session) if !is_of(&session, owner) => return Err(another().into()),
         Some(session) if session.ended => return Err(Refusal::SessionEnded { client, space }.into()),
         Some(_) => return Ok(Outcome::Done),
         None => {}
@@ -84,7 +104,7 @@ pub(crate) fn open(out: &mut Overlay<'_>, client: ClientId, space: SpaceId) -> R
     if records::get::<bool>(out, &keys::space(space))?.is_none() {
         return Err(Refusal::NotServed { what: format!("space {space}") }.into());
     }
-    out.put(keys::session(space, client), codec::encode(&Session::default()));
+    out.put(keys::session(space, client), codec::encode(&Session { owner, ..Session::default() }));
     Ok(Outcome::Done)
 }
 

@@ -2,6 +2,7 @@
 
 use super::records::{self, SiteHead};
 use super::removal;
+use super::trust;
 use super::{Group, Labels, Node, NodeJoin, NodeStatus, Pg, PgPast, ROOT_VOLUME, SiteCommand, SiteOutcome, Volume};
 use crate::codec;
 use crate::ids::{GroupId, NodeId, PgEpoch, ReplicaId, SiteId, SlotId, SpaceId, TenantId, ViewId, VolumeId};
@@ -48,6 +49,7 @@ pub(crate) fn apply(out: &mut Overlay<'_>, now: Timestamp, command: &SiteCommand
         SiteCommand::ClientIds { count } => client_ids(&mut next, *count)?,
         SiteCommand::DrainNode { node, on } => removal::drain(out, &mut next, *node, *on)?,
         SiteCommand::RemoveNode { node, force } => removal::remove(out, &mut next, *node, *force)?,
+        SiteCommand::Trust(command) => SiteOutcome::Trust(trust::apply(out, now, command)?),
     };
     if next != head {
         out.put(keys::site(), codec::encode(&next));

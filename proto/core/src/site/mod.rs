@@ -5,6 +5,7 @@ pub mod plan;
 pub(crate) mod records;
 mod removal;
 pub mod right;
+pub mod trust;
 
 pub(crate) use apply::apply;
 pub use records::map;
@@ -109,6 +110,8 @@ pub enum SiteCommand {
         /// Also where it is away and holds replicas, or placement groups with one copy: those are lost with it.
         force: bool,
     },
+    /// A change of whom the site trusts. `Trust`.
+    Trust(trust::TrustCommand),
 }
 
 /// What came of a [`SiteCommand`].
@@ -134,6 +137,8 @@ pub enum SiteOutcome {
         /// How many.
         count: u32,
     },
+    /// Of a change of trust.
+    Trust(trust::TrustOutcome),
 }
 
 /// What a data folder says when it asks in.

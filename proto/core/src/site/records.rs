@@ -84,11 +84,11 @@ pub(super) fn past(view: &dyn View, id: PgId) -> Result<Option<PgPast>, ViewErro
     get(view, &keys::site_past(id))
 }
 
-fn get<T: Code>(view: &dyn View, key: &[u8]) -> Result<Option<T>, ViewError> {
+pub(super) fn get<T: Code>(view: &dyn View, key: &[u8]) -> Result<Option<T>, ViewError> {
     view.get(key)?.map(|bytes| decode(key, &bytes)).transpose()
 }
 
-fn table<T: Code>(view: &dyn View, sample: &[u8]) -> Result<Vec<T>, ViewError> {
+pub(super) fn table<T: Code>(view: &dyn View, sample: &[u8]) -> Result<Vec<T>, ViewError> {
     let (from, to) = keys::site_table(sample);
     let mut found = Ok(Vec::new());
     view.scan(&from, &to, &mut |key, bytes| {

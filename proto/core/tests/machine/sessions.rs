@@ -1,7 +1,7 @@
 //! Every request is done once, and only in a session.
 
 use weft_core::entry::Command;
-use weft_core::ids::{Ino, Seq};
+use weft_core::ids::{ClientId, Ino, PrincipalId, Seq};
 use weft_core::limits::MAX_WINDOW;
 use weft_core::machine;
 use weft_core::namespace::op::Op;
@@ -134,4 +134,19 @@ fn the_usual_operations_change_few_records() {
     assert_eq!(small.changes.len(), 6);
     let Ok(Answer::Attr(attr)) = group.query(Query::Getattr { ino: attr.ino }) else { panic!("no attributes") };
     assert_eq!((attr.size, attr.volume), (4101, VOLUME));
+}
+
+#[test]
+fn nobody_asks_in_the_session_of_another_user() {
+    let mut group = Group::new();
+    let (client, anna, bert) = (ClientId(77), PrincipalId(5), PrincipalId(6));
+    let own = |owner| Command::OwnSession { client, space: SPACE, owner };
+    assert_eq!(group.own(own(anna)).reply, Ok(Outcome::Done));
+    assert_eq!(group.own(own(anna)).reply, Ok(Outcome::Done), "again changes nothing");
+    assert!(matches!(group.own(own(bert)).reply, Err(Refusal::NotTrusted { .. })));
+    let may = |group: &Group, user| machine::session_of(&group.records, client, SPACE, user).unwrap();
+    assert_eq!(may(&group, anna), Ok(()));
+    assert!(matches!(may(&group, bert), Err(Refusal::NotTrusted { .. })));
+    group.own(Command::EndSession { client, space: SPACE }).reply.expect("ended");
+    assert!(matches!(may(&group, anna), Err(Refusal::SessionEnded { .. })));
 }

@@ -1,5 +1,6 @@
 //! What every request carries.
 
+use bytes::Bytes;
 use weft_core::entry::{Caller, Cred};
 use weft_core::ids::{ClientId, PrincipalId, Seq, SpaceId, TenantId};
 use weft_core::limits::MAX_GIDS;
@@ -29,6 +30,8 @@ pub struct Envelope {
     pub qos: u32,
     /// Version of the caller's site map; 0: none.
     pub map_version: u64,
+    /// The right to the chunks of the space; empty: none.
+    pub capability: Bytes,
 }
 
 impl Envelope {
@@ -70,6 +73,7 @@ impl Envelope {
             umask: self.cred.umask.into(),
             qos: self.qos,
             map_version: self.map_version,
+            capability: self.capability,
         }
     }
 }
@@ -121,6 +125,7 @@ pub fn parse_envelope(wire: Option<pb::Envelope>) -> Result<Envelope, Refusal> {
         },
         qos: wire.qos,
         map_version: wire.map_version,
+        capability: wire.capability,
     })
 }
 
@@ -147,6 +152,7 @@ mod tests {
             },
             qos: 1,
             map_version: 12,
+            capability: Bytes::from_static(b"right"),
         }
     }
 

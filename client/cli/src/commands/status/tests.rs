@@ -169,3 +169,15 @@ fn of_two_leaders_the_newer_leads() {
     }
     assert_eq!(status(&map, &reports).groups[0].leader, Some(2));
 }
+
+#[test]
+fn a_certificate_that_was_not_renewed_is_a_problem() {
+    let told = |until| {
+        let mut problems = Vec::new();
+        certificate_problem(3, until, 1_000_000_000, &mut problems);
+        problems
+    };
+    assert!(told(0).is_empty(), "plain text");
+    assert!(told(1_000_000_000 + 22 * 86_400).is_empty());
+    assert_eq!(told(1_000_000_000 + 5 * 86_400).len(), 1);
+}
