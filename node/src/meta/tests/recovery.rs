@@ -287,7 +287,7 @@ async fn records_that_rot_under_a_running_replica_are_rebuilt() {
     eventually("the records to be thrown away", || async {
         // Whoever asks may be refused, and never gets a wrong answer.
         if let Some(group) = cluster.groups(leader).group(GROUP)
-            && let Ok(map) = group.read_local(weft_core::site::map)
+            && let Ok(map) = group.read(weft_core::site::map).await
         {
             assert_eq!(map.name, "test");
         }
