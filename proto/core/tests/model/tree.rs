@@ -45,6 +45,8 @@ pub(crate) struct Tree {
     pub(crate) nodes: BTreeMap<u64, Rc<Node>>,
     pub(crate) next: u64,
     pub(crate) freed: BTreeSet<ChunkId>,
+    /// Files made without a name, that have not got one yet.
+    never_named: BTreeSet<u64>,
     pub(crate) max_bytes: u64,
     pub(crate) max_inodes: u64,
     now: Timestamp,
@@ -69,8 +71,15 @@ type Answer = Result<Outcome, Refusal>;
 
 impl Tree {
     pub(crate) fn new(now: Timestamp) -> Tree {
-        let mut tree =
-            Tree { nodes: BTreeMap::new(), next: ROOT, freed: BTreeSet::new(), max_bytes: 0, max_inodes: 0, now };
+        let mut tree = Tree {
+            nodes: BTreeMap::new(),
+            next: ROOT,
+            freed: BTreeSet::new(),
+            never_named: BTreeSet::new(),
+            max_bytes: 0,
+            max_inodes: 0,
+            now,
+        };
         tree.make(&Cred::root(), ROOT, Kind::Directory, 0o777);
         tree
     }
@@ -166,6 +175,14 @@ impl Tree {
                 let ino = self.make(cred, parent.0, Kind::File, *mode);
                 self.name(parent.0, name.as_bytes(), ino)
             }
+            Op::Tmpfile { parent, mode } => {
+                self.directory(parent.0)?;
+                self.may(cred, parent.0, 3)?;
+                let ino = self.make(cred, parent.0, Kind::File, *mode);
+                self.node(ino).names = 0;
+                self.never_named.insert(ino);
+                Ok(Outcome::Created { attr: self.attr(ino), fresh: true })
+            }
             Op::Mknod { parent, name, kind, mode, rdev } => {
                 self.free_name(cred, parent.0, name.as_bytes())?;
                 let device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
@@ -193,7 +210,7 @@ impl Tree {
                 if self.nodes[&ino.0].kind == Kind::Directory {
                     return Err(Refusal::NotPermitted);
                 }
-                if self.nodes[&ino.0].names == 0 {
+                if self.nodes[&ino.0].names == 0 && !self.never_named.remove(&ino.0) {
                     return Err(Refusal::NoEntry);
                 }
                 self.node(ino.0).names += 1;
