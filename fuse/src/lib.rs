@@ -9,6 +9,7 @@
 //! - The kernel believes entries and attributes for at most one second, and never that a name does not exist.
 //! - Closing or syncing a file makes what was written durable and visible elsewhere; who opens it after that sees it.
 //! - Nothing that waits for a server or a lock runs on the transport's threads.
+//! - A signal frees whoever waits for a site that hangs; what was begun goes on.
 //! - Nothing is kept of an inode that the kernel has forgotten.
 
 mod cred;

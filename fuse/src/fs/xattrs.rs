@@ -24,12 +24,22 @@ const REMEMBERED: usize = 65_536;
 /// Inodes that had no access list when the kernel was last told their attributes: `ls -l` asks for the list of each file
 /// right behind its attributes.
 #[derive(Default)]
-pub(super) struct PlainNodes(Mutex<BTreeMap<NodeId, Instant>>);
+pub(super) struct PlainNodes(Mutex<BTreeMap<NodeId, Known>>);
+
+#[derive(Clone, Copy)]
+enum Known {
+    Plain(Instant),
+    /// Its list was set: attributes that were asked for before may still be on their way.
+    Changed(Instant),
+}
 
 impl PlainNodes {
     /// The kernel is told these attributes.
     pub(super) fn told(&self, node: NodeId, attr: &Attr) {
         let mut plain = self.0.lock();
+        if matches!(plain.get(&node), Some(Known::Changed(at)) if at.elapsed() < BELIEVED) {
+            return;
+        }
         if attr.acl.is_some() || attr.default_acl.is_some() {
             plain.remove(&node);
             return;
@@ -37,15 +47,15 @@ impl PlainNodes {
         if plain.len() >= REMEMBERED {
             plain.clear();
         }
-        plain.insert(node, Instant::now());
+        plain.insert(node, Known::Plain(Instant::now()));
     }
 
-    fn forget(&self, node: NodeId) {
-        self.0.lock().remove(&node);
+    fn changed(&self, node: NodeId) {
+        self.0.lock().insert(node, Known::Changed(Instant::now()));
     }
 
     fn knows(&self, node: NodeId) -> bool {
-        self.0.lock().get(&node).is_some_and(|told| told.elapsed() < BELIEVED)
+        matches!(self.0.lock().get(&node), Some(Known::Plain(told)) if told.elapsed() < BELIEVED)
     }
 }
 
@@ -67,7 +77,7 @@ impl State {
         };
         let name = parse(name)?;
         let result = place.volume.set_xattr(&self.cred(process), place.ino, name, value, mode).await;
-        self.plain.forget(node);
+        self.plain.changed(node);
         self.inodes.changed(node);
         result?;
         Ok(())
@@ -130,6 +140,42 @@ mod tests {
         assert_eq!(sized(value.clone(), 0), Ok(Xattr::Len(4)));
         assert_eq!(sized(value.clone(), 4), Ok(Xattr::Bytes(value.clone())));
         assert_eq!(sized(value, 3), Err(Errno(libc::ERANGE)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_inode_without_a_list_is_known_for_as_long_as_its_mode() {
+        let plain = PlainNodes::default();
+        let attr = Attr {
+            volume: weft_core::ids::VolumeId(1),
+            ino: weft_core::ids::Ino(5),
+            kind: weft_client::Kind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            size: 0,
+            allocated: 0,
+            rdev: 0,
+            atime: Default::default(),
+            mtime: Default::default(),
+            ctime: Default::default(),
+            btime: Default::default(),
+            generation: 0,
+            version: 1,
+            parent: weft_core::ids::Ino(0),
+            acl: None,
+            default_acl: None,
+        };
+        let node = NodeId(5);
+        assert!(!plain.knows(node));
+        plain.told(node, &attr);
+        assert!(plain.knows(node));
+        tokio::time::sleep(BELIEVED).await;
+        assert!(!plain.knows(node), "another mount may have set one");
+        // Attributes that were asked for before the list was set come late.
+        plain.changed(node);
+        plain.told(node, &attr);
+        assert!(!plain.knows(node));
     }
 
     #[test]

@@ -47,10 +47,13 @@ async fn a_signal_frees_a_call_that_hangs_and_others_go_on() {
     let Some(rig) = Rig::start(1).await else { return };
     let dir = rig.path(0);
     fs::write(dir.join("file"), b"there").unwrap();
+    // Each in a folder of its own: the kernel keeps a folder locked for who changes it, and that wait knows no signals.
+    fs::create_dir(dir.join("one")).unwrap();
+    fs::create_dir(dir.join("two")).unwrap();
     let hung = rig.site.hang().await;
-    let mut freed = Command::new("mkdir").arg(dir.join("freed")).spawn().unwrap();
-    let mut patient = Command::new("mkdir").arg(dir.join("patient")).spawn().unwrap();
-    while rig.site.waiting() < 1 {
+    let mut freed = Command::new("mkdir").arg(dir.join("one/freed")).spawn().unwrap();
+    let mut patient = Command::new("mkdir").arg(dir.join("two/patient")).spawn().unwrap();
+    while rig.site.waiting() < 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // SAFETY: the pid is of a child that was not waited for.
@@ -61,7 +64,7 @@ async fn a_signal_frees_a_call_that_hangs_and_others_go_on() {
     drop(hung);
     let ended = tokio::task::spawn_blocking(move || ends(&mut patient) && patient.wait().unwrap().success());
     assert!(ended.await.unwrap(), "who waited on is served once the site wakes");
-    assert!(dir.join("patient").is_dir());
+    assert!(dir.join("two/patient").is_dir());
     assert_eq!(fs::read(dir.join("file")).unwrap(), b"there");
     rig.stop().await;
 }

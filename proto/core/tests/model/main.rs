@@ -291,6 +291,7 @@ impl Pair {
                 let mode = modes[usize::from(roll.bits % 3)];
                 Op::SetXattr { ino, name: attribute(roll), value: Bytes::from(vec![1; len as usize]), mode }
             }
+            _ if roll.bits & 1 == 0 => Op::Tmpfile { parent, mode },
             _ => Op::RemoveXattr { ino, name: attribute(roll) },
         }
     }

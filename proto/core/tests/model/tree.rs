@@ -45,8 +45,13 @@ pub(crate) struct Tree {
     pub(crate) nodes: BTreeMap<u64, Rc<Node>>,
     pub(crate) next: u64,
     pub(crate) freed: BTreeSet<ChunkId>,
+<<<<<<< HEAD
     /// What was put into chunks by compaction.
     pub(crate) compacted: Rc<BTreeMap<ChunkId, Bytes>>,
+=======
+    /// Files made without a name, that have not got one yet.
+    never_named: BTreeSet<u64>,
+>>>>>>> posix
     pub(crate) max_bytes: u64,
     pub(crate) max_inodes: u64,
     now: Timestamp,
@@ -83,7 +88,11 @@ impl Tree {
             nodes: BTreeMap::new(),
             next: ROOT,
             freed: BTreeSet::new(),
+<<<<<<< HEAD
             compacted: Rc::default(),
+=======
+            never_named: BTreeSet::new(),
+>>>>>>> posix
             max_bytes: 0,
             max_inodes: 0,
             now,
@@ -192,6 +201,14 @@ impl Tree {
                 let ino = self.make(cred, parent.0, Kind::File, *mode);
                 self.name(parent.0, name.as_bytes(), ino)
             }
+            Op::Tmpfile { parent, mode } => {
+                self.directory(parent.0)?;
+                self.may(cred, parent.0, 3)?;
+                let ino = self.make(cred, parent.0, Kind::File, *mode);
+                self.node(ino).names = 0;
+                self.never_named.insert(ino);
+                Ok(Outcome::Created { attr: self.attr(ino), fresh: true })
+            }
             Op::Mknod { parent, name, kind, mode, rdev } => {
                 self.free_name(cred, parent.0, name.as_bytes())?;
                 let device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
@@ -219,7 +236,7 @@ impl Tree {
                 if self.nodes[&ino.0].kind == Kind::Directory {
                     return Err(Refusal::NotPermitted);
                 }
-                if self.nodes[&ino.0].names == 0 {
+                if self.nodes[&ino.0].names == 0 && !self.never_named.remove(&ino.0) {
                     return Err(Refusal::NoEntry);
                 }
                 self.node(ino.0).names += 1;
