@@ -12,12 +12,15 @@ use weft_proto::trust::Whom;
 
 use super::map::MapCell;
 
+/// By address, and whom it must be.
+type Channels = BTreeMap<(String, Option<NodeId>), Channel>;
+
 /// Channels to other nodes. Cloning shares them.
 #[derive(Clone)]
 pub struct Peers {
     dial: Arc<dyn Dial>,
     map: MapCell,
-    channels: Arc<Mutex<BTreeMap<(String, Option<NodeId>), Channel>>>,
+    channels: Arc<Mutex<Channels>>,
 }
 
 impl Peers {

@@ -263,7 +263,7 @@ mod tests {
         let indexes = |entries: Vec<Entry>| entries.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>();
         assert_eq!(indexes(store.limited_get_log_entries(5, 8).await.expect("read")), [5, 6, 7]);
         store.purge(id(10)).await.expect("purged");
-        assert_eq!(indexes(store.limited_get_log_entries(5, 15).await.expect("read")), []);
+        assert_eq!(indexes(store.limited_get_log_entries(5, 15).await.expect("read")), Vec::<u64>::new());
         assert_eq!(indexes(store.limited_get_log_entries(11, 13).await.expect("read")), [11, 12]);
     }
 }

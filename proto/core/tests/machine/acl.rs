@@ -174,7 +174,7 @@ fn a_file_without_a_name_gets_one_or_goes() {
     assert_eq!(group.attr(first.ino).nlink, 1);
     // The step that was meant for it while it had no name finds it alive.
     for ino in [first.ino, second] {
-        group.own(weft_core::entry::Command::Step(Step::ReapOrphan { volume: VOLUME, ino }));
+        group.own(weft_core::entry::Command::Step(Step::ReapOrphans { volume: VOLUME, inos: vec![ino] }));
         group.check();
     }
     assert_eq!(group.attr(first.ino).nlink, 1);

@@ -110,7 +110,7 @@ fn scattered_bytes_share_a_chunk() {
     group.check();
     // All pieces gone, both are garbage.
     assert!(group.ask(Op::Unlink { parent: Ino::ROOT, name: name("pages") }).is_ok());
-    while group.own(Command::Step(Step::ReapOrphan { volume: VOLUME, ino })).reply
+    while group.own(Command::Step(Step::ReapOrphans { volume: VOLUME, inos: vec![ino] })).reply
         == Ok(Outcome::Stepped { more: true })
     {}
     let freed = machine::freed_chunks(&group.records, SPACE, None, 10).expect("a map");
@@ -195,7 +195,7 @@ fn only_a_live_session_compacts_and_only_once_into_a_chunk_that_was_not_given_up
     assert!(group.map(ino).iter().all(|extent| matches!(extent.body, ExtentBody::Inline(_))));
     // What is no file any more waits for nothing.
     assert!(group.ask(Op::Unlink { parent: Ino::ROOT, name: name("a") }).is_ok());
-    assert!(group.own(Command::Step(Step::ReapOrphan { volume: VOLUME, ino })).reply.is_ok());
+    assert!(group.own(Command::Step(Step::ReapOrphans { volume: VOLUME, inos: vec![ino] })).reply.is_ok());
     assert_eq!(swap(&mut group, ino, 3, &[]), Ok(Outcome::Stepped { more: false }));
     assert_eq!(compact::gather(&group.records, VOLUME, ino, 0), Ok(None));
     group.check();

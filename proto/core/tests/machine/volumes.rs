@@ -159,7 +159,7 @@ fn a_tree_of_a_hundred_thousand_files_is_removed_name_by_name_with_bounded_lists
         }
         turns += 1;
         for (volume, ino) in pending.orphans {
-            let applied = group.own(Command::Step(Step::ReapOrphan { volume, ino }));
+            let applied = group.own(Command::Step(Step::ReapOrphans { volume, inos: vec![ino] }));
             assert!(applied.reply == Ok(Outcome::Stepped { more: false }) && applied.changes.len() <= 10);
         }
     }

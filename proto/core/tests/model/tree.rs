@@ -45,13 +45,10 @@ pub(crate) struct Tree {
     pub(crate) nodes: BTreeMap<u64, Rc<Node>>,
     pub(crate) next: u64,
     pub(crate) freed: BTreeSet<ChunkId>,
-<<<<<<< HEAD
     /// What was put into chunks by compaction.
     pub(crate) compacted: Rc<BTreeMap<ChunkId, Bytes>>,
-=======
     /// Files made without a name, that have not got one yet.
     never_named: BTreeSet<u64>,
->>>>>>> posix
     pub(crate) max_bytes: u64,
     pub(crate) max_inodes: u64,
     now: Timestamp,
@@ -88,11 +85,8 @@ impl Tree {
             nodes: BTreeMap::new(),
             next: ROOT,
             freed: BTreeSet::new(),
-<<<<<<< HEAD
             compacted: Rc::default(),
-=======
             never_named: BTreeSet::new(),
->>>>>>> posix
             max_bytes: 0,
             max_inodes: 0,
             now,

@@ -410,7 +410,7 @@ impl World<'_> {
         self.obeys_quota(&before)?;
         match (&expected, &entry.caller, &entry.command) {
             (Some(Expected::Exactly(expected)), _, _) => {
-                if *expected != reply || count > 0 {
+                if **expected != reply || count > 0 {
                     let what = format!("{entry:?}: {reply:?} with {count} changes, where {expected:?} was due");
                     return Err(broken("exactly once", what));
                 }

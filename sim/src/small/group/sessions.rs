@@ -14,7 +14,7 @@ pub(super) type Reply = Result<Outcome, Refusal>;
 #[derive(Clone, Debug)]
 pub(super) enum Expected {
     /// This, and nothing may change.
-    Exactly(Reply),
+    Exactly(Box<Reply>),
     /// It is done now.
     Done,
 }
@@ -36,19 +36,19 @@ impl Sessions {
     pub(super) fn expected(&self, caller: &Caller) -> Expected {
         let Caller { client, space, seq: Seq(seq), .. } = *caller;
         let Some(session) = self.0.get(&(space, client)) else {
-            return Expected::Exactly(Err(Refusal::NoSession { client, space }));
+            return Expected::Exactly(Box::new(Err(Refusal::NoSession { client, space })));
         };
         if session.ended {
-            return Expected::Exactly(Err(Refusal::SessionEnded { client, space }));
+            return Expected::Exactly(Box::new(Err(Refusal::SessionEnded { client, space })));
         }
         if let Some((_, reply)) = session.replies.get(&(seq % MAX_WINDOW)).filter(|(of, _)| *of == seq) {
-            return Expected::Exactly(reply.clone());
+            return Expected::Exactly(Box::new(reply.clone()));
         }
         let below = session.acked_below.max(caller.acked_below.0);
         if seq == 0 || seq < below {
-            Expected::Exactly(Err(Refusal::SeqTooLow { seq: Seq(seq) }))
+            Expected::Exactly(Box::new(Err(Refusal::SeqTooLow { seq: Seq(seq) })))
         } else if seq - below.max(1) >= MAX_WINDOW {
-            Expected::Exactly(Err(Refusal::WindowFull { seq: Seq(seq) }))
+            Expected::Exactly(Box::new(Err(Refusal::WindowFull { seq: Seq(seq) })))
         } else {
             Expected::Done
         }
