@@ -236,7 +236,9 @@ async fn a_log_that_rots_under_a_running_leader_is_given_up() {
     for _ in 0..20 {
         cluster.take(1).await;
     }
-    flip_in_log(&cluster.nodes[leader], 600).await;
+    for before_end in [250, 400, 550, 700] {
+        flip_in_log(&cluster.nodes[leader], before_end).await;
+    }
     // Whoever needs the entry finds out.
     cluster.start(behind).await;
     eventually("the log to be given up", || async { (cluster.groups(leader).lost_logs() == 1).then_some(()) }).await;

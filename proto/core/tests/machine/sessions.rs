@@ -139,11 +139,12 @@ fn the_usual_operations_change_few_records() {
 #[test]
 fn nobody_asks_in_the_session_of_another_user() {
     let mut group = Group::new();
-    let (client, anna, bert) = (ClientId(77), PrincipalId(5), PrincipalId(6));
+    let (client, anna, bert) = (ClientId(99), PrincipalId(5), PrincipalId(6));
     let own = |owner| Command::OwnSession { client, space: SPACE, owner };
     assert_eq!(group.own(own(anna)).reply, Ok(Outcome::Done));
     assert_eq!(group.own(own(anna)).reply, Ok(Outcome::Done), "again changes nothing");
-    assert!(matches!(group.own(own(bert)).reply, Err(Refusal::NotTrusted { .. })));
+    let refused = group.own(own(bert)).reply;
+    assert!(matches!(refused, Err(Refusal::NotTrusted { .. })), "{refused:?}");
     let may = |group: &Group, user| machine::session_of(&group.records, client, SPACE, user).unwrap();
     assert_eq!(may(&group, anna), Ok(()));
     assert!(matches!(may(&group, bert), Err(Refusal::NotTrusted { .. })));
