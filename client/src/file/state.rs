@@ -263,13 +263,18 @@ impl FileState {
         !self.lock().is_clean()
     }
 
-    /// The attributes with what this client wrote, after taking a server's newer ones.
+    /// The attributes with what this client wrote, after taking a server's newer ones. Where the server answered before
+    /// a commit of this client that is known already, those that the commit left: what it wrote is not held here any more.
     pub(crate) fn observe(&self, attr: Attr) -> Attr {
         let mut inner = self.lock();
         if inner.attr.is_some() {
             inner.adopt(attr.clone(), None);
         }
-        inner.show(attr)
+        let newest = match &inner.attr {
+            Some(known) if (attr.version, attr.ctime) < (known.version, known.ctime) => known.clone(),
+            _ => attr,
+        };
+        inner.show(newest)
     }
 
     /// Asks a question about the file in its session.

@@ -380,3 +380,22 @@ fn a_closed_client_says_so() {
         fake.as_root(volume.id(), Op::Commit(commit)).expect("the server goes on");
     });
 }
+
+#[test]
+fn an_answer_from_before_a_commit_does_not_take_back_what_was_committed() {
+    run(async {
+        let fake = Fake::new(70);
+        let client = fake.client().await;
+        let volume = client.volume("root").await.expect("there");
+        let (file, ..) = volume.create_file(&Cred::root(), Ino::ROOT, name("file"), 0o644, true).await.expect("made");
+        file.write_at(0, Bytes::from_static(b"old")).await.expect("written");
+        file.flush().await.expect("durable");
+        let before = volume.getattr(&Cred::root(), file.ino()).await.expect("known");
+        file.write_at(3, Bytes::from_static(b" and new")).await.expect("written");
+        let state = client.shared.files.find(volume.id(), file.ino()).expect("open");
+        assert_eq!(state.observe(before.clone()).size, 11, "held");
+        file.flush().await.expect("durable");
+        assert_eq!(state.observe(before).size, 11, "committed meanwhile");
+        client.close().await.expect("closed");
+    });
+}
