@@ -367,8 +367,9 @@ impl Fabric {
     pub fn weft(&self, args: &[&str]) -> String {
         let output = self.try_weft(args);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "weft {args:?}: {errors}\n{}", self.logs());
-        String::from_utf8(output.stdout).expect("UTF-8 from weft")
+        let said = String::from_utf8(output.stdout).expect("UTF-8 from weft");
+        assert!(output.status.success(), "{}\nweft {args:?}: {errors}\n{said}", self.logs());
+        said
     }
 
     /// `weft cluster status --json`, if it answers.

@@ -84,6 +84,11 @@ impl Asker {
         Ok(node.ok_or_else(|| Refusal::NotServed { what: format!("{replica}") })?.addr)
     }
 
+    /// Whether a server is known to the site in this life.
+    pub(super) fn is_there(&self, replica: ReplicaId) -> bool {
+        self.addr_of(replica).is_ok()
+    }
+
     /// Asks the leader of a group.
     pub(super) async fn leader<T, F>(
         &self,

@@ -204,9 +204,13 @@ impl Walk<'_> {
         }
     }
 
-    /// What servers hold beyond the last named chunk.
+    /// What servers hold beyond the last named chunk. Where nothing is named, nothing is missed on a server that lost its
+    /// folder: placement groups of volumes that there are not wait for such a one.
     async fn drain(&mut self) {
         let places: Vec<Place> = self.pgs.values().flat_map(|pg| serving(pg).map(|member| (pg.id, member))).collect();
+        let asker = self.asker.clone();
+        let places = places.into_iter().filter(|(pg, member)| self.used.contains(pg) || asker.is_there(*member));
+        let places: Vec<Place> = places.collect();
         for place in places {
             loop {
                 if self.gone.contains(&place) {
