@@ -25,8 +25,8 @@ fn voters(meta_nodes: usize) -> usize {
 }
 
 /// Groups whose replicas should change. Those that hold a group keep it, also while they are away, unless their data
-/// folder was made afresh or they gave up a damaged log: what they held is gone. Who is to be emptied or was given up is replaced where another node
-/// can take its place.
+/// folder was made afresh or they gave up a damaged log: what they held is gone. Who is to be emptied or was given up is
+/// replaced where another node can take its place.
 pub(super) fn plan(look: &Look<'_>) -> Vec<SiteCommand> {
     let meta: Vec<&Node> = look.nodes.iter().filter(|node| node.meta).collect();
     let staying = meta.iter().filter(|node| !node.draining).count();
@@ -78,7 +78,9 @@ pub(super) fn plan(look: &Look<'_>) -> Vec<SiteCommand> {
 /// everybody asks it.
 fn spread(look: &Look<'_>, meta: &[&Node], wanted: usize, held: &BTreeMap<NodeId, usize>) -> Option<SiteCommand> {
     let groups = &look.map.groups;
-    let is_there = |replica: &ReplicaId| look.is_alive(replica.node) && !look.must_go(*replica);
+    let is_there = |replica: &ReplicaId| {
+        look.is_alive(replica.node) && !look.is_lost_meta(*replica) && !look.must_go_meta(*replica)
+    };
     if groups.iter().any(|group| group.replicas.len() != wanted || !group.replicas.iter().all(is_there)) {
         return None;
     }
@@ -94,7 +96,7 @@ fn spread(look: &Look<'_>, meta: &[&Node], wanted: usize, held: &BTreeMap<NodeId
             let movable = groups.iter().rev().find(|group| holds(group, from) && !holds(group, to.id));
             if let Some(Group { id, replicas }) = movable {
                 let stay = replicas.iter().copied().filter(|replica| replica.node != from);
-                return Some(SiteCommand::SetGroup { group: *id, replicas: stay.chain([to.replica()]).collect() });
+                return Some(SiteCommand::SetGroup { group: *id, replicas: stay.chain([to.meta_replica()]).collect() });
             }
         }
     }
